@@ -1,0 +1,77 @@
+# Two commands matter: `make run` (a working three-node cluster) and `make test`.
+# Everything is installed into .venv, which is made from the newest Python >= 3.11 found.
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP   := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+CODE  := meshsvc twisted tests bench examples
+NODES  ?= 3
+SHARDS ?= 2
+DIR    ?= dev-cluster
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test check lint types layers tests contracts format bench dist clean
+
+help:
+	@echo 'make run        a local cluster of $(NODES) nodes with $(SHARDS) shards each, in ./$(DIR)'
+	@echo 'make test       lint, types, layers and all tests: what CI runs (also: make check)'
+	@echo 'make contracts  each promise of docs/contracts.md and whether a test keeps it'
+	@echo 'make bench      every figure against its yardstick (make bench QUICK=--quick)'
+	@echo 'make lint types layers tests format dist clean'
+
+# A candidate counts only if it runs: a version manager may list one that does not.
+PROBE := import sys, venv, ensurepip; raise SystemExit(sys.version_info < (3, 11))
+$(BIN)/python:
+	@for python in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
+	  if $$python -c '$(PROBE)' >/dev/null 2>&1; then \
+	    echo "making $(VENV) with $$($$python --version)"; exec $$python -m venv $(VENV); \
+	  fi; \
+	done; \
+	echo 'no Python >= 3.11 with venv found: install one, or name it with make PYTHON=...' >&2; exit 1
+
+# `pip install --group` came with pip 25.1.
+$(STAMP): pyproject.toml examples/ratelimit/pyproject.toml | $(BIN)/python
+	@echo 'installing meshsvc, its development tools and the example into $(VENV)'
+	@$(PIP) install --upgrade 'pip>=25.1'
+	@$(PIP) install --editable . --editable ./examples/ratelimit --group dev
+	@touch $@
+
+install: $(STAMP)
+
+run: $(STAMP)
+	@$(BIN)/meshsvc dev --nodes $(NODES) --shards $(SHARDS) --dir $(DIR)
+
+test check: lint types layers tests
+
+lint: $(STAMP)
+	@$(BIN)/ruff check --quiet $(CODE)
+	@$(BIN)/ruff format --quiet --diff $(CODE)
+
+types: $(STAMP)
+	@$(BIN)/mypy --no-error-summary
+
+layers: $(STAMP)
+	@$(BIN)/lint-imports --no-cache > $(VENV)/layers.log 2>&1 || { cat $(VENV)/layers.log; exit 1; }
+
+tests: $(STAMP)
+	@$(BIN)/python -m pytest $(ARGS)
+
+contracts: $(STAMP)
+	@PYTHONPATH=tests/contracts $(BIN)/python -m pytest -p report --contracts \
+	  $(if $(WRITE),--contracts-write) $(ARGS)
+
+format: $(STAMP)
+	@$(BIN)/ruff check --quiet --fix $(CODE); $(BIN)/ruff format --quiet $(CODE)
+
+bench: $(STAMP)
+	@$(BIN)/python bench/all.py $(QUICK)
+
+dist: $(STAMP)
+	@$(BIN)/python -m hatchling build --directory dist
+
+clean:
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	@find meshsvc twisted tests bench examples \
+	  \( -name __pycache__ -o -name '*.egg-info' -o -name dropin.cache \) -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""The epoch mesh: which nodes hold data links to each other, and under which epoch."""

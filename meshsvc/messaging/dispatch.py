@@ -1,0 +1,85 @@
+"""The side that runs verbs: which function answers which verb, and what is running.
+
+Pure bookkeeping; running a handler and sending its answer is the service's part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from meshsvc.errors import VerbTaken
+from meshsvc.messaging.items import verb_prefix
+from meshsvc.model import ShardAddress
+
+MAX_RUNNING = 16384
+"""Asks running at once in a shard; beyond it callers get Overloaded, at once."""
+
+Handler = Callable[["Call"], Any]
+
+
+class Call:
+    """What a handler is given.
+
+    ``payload`` is the caller's own value decoded; ``source`` the shard it came from;
+    ``now`` the reactor's time in seconds; ``deadline`` when the caller stops waiting, on
+    the same clock, or None for a tell.
+    """
+
+    __slots__ = ("deadline", "now", "payload", "source", "verb")
+
+    def __init__(
+        self, verb: str, payload: Any, source: ShardAddress, now: float, deadline: float | None
+    ) -> None:
+        self.verb = verb
+        self.payload = payload
+        self.source = source
+        self.now = now
+        self.deadline = deadline
+
+    @property
+    def remaining_s(self) -> float | None:
+        """Seconds that were left when the handler was started, or None for a tell."""
+        return None if self.deadline is None else self.deadline - self.now
+
+
+@dataclass(slots=True, eq=False)
+class Registration:
+    """A verb in this shard; ``oneway`` handlers give no answer to an ask but an empty one."""
+
+    verb: str
+    handler: Handler
+    oneway: bool
+    running: int = 0
+    drained: Any = None
+
+
+class VerbTable:
+    """The verbs of a shard."""
+
+    def __init__(self) -> None:
+        self.verbs: dict[str, Registration] = {}
+
+    def register(self, verb: str, handler: Handler, oneway: bool) -> Registration:
+        """Enter a verb.
+
+        Raises:
+            VerbTaken: when it is registered already.
+            NotEncodable: when it is not a verb.
+        """
+        verb_prefix(verb, 2)
+        if verb in self.verbs:
+            raise VerbTaken(
+                f"the verb {verb!r} is registered already: unregister it first, or choose another"
+            )
+        registration = self.verbs[verb] = Registration(verb, handler, oneway)
+        return registration
+
+    def remove(self, verb: str) -> Registration | None:
+        """Take a verb out; asks for it end in UnknownVerb from now on."""
+        return self.verbs.pop(verb, None)
+
+    def leftovers(self, owned_by_meshsvc: tuple[str, ...]) -> list[str]:
+        """Verbs that their applications left registered, for the report at stop."""
+        return sorted(verb for verb in self.verbs if not verb.startswith(owned_by_meshsvc))

@@ -1,0 +1,261 @@
+"""The post office of a shard: lanes out, and which way each goes.
+
+A lane goes to this shard itself, over the bus to a sibling, over a link this shard owns, or
+over the bus to the sibling that owns the link. Which ways are open is told from outside;
+``flush`` empties the lanes that were written to since the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from meshsvc.counters import Counters
+from meshsvc.messaging.lanes import Lane
+from meshsvc.model import (
+    NO_EPOCH,
+    Epoch,
+    Incarnation,
+    LinkClass,
+    NodeId,
+    Sent,
+    ShardAddress,
+    ShardId,
+)
+from meshsvc.shards.routing import Local, Router, ViaBus
+from meshsvc.wire.messages import Envelope
+from meshsvc.wire.registry import encode_message
+
+MAX_REPLY_LANES = 65536
+"""Lanes back to shards that asked; one a life of a remote shard, forgotten when it ends."""
+
+MAIN_LANE, REPLY_LANE = 0, 1
+
+
+class Bus(Protocol):
+    """What the post needs of the bus."""
+
+    def send_body(self, shard: ShardId, body: bytes, lane: int) -> Sent:
+        """Send an encoded message to a sibling."""
+
+
+class LinkLike(Protocol):
+    """What the post needs of a link."""
+
+    @property
+    def agreed(self) -> bool:
+        """Whether both ends are at one epoch; while they are not, frames wait."""
+
+    def send(self, message: object) -> Sent:
+        """Send a message to the peer."""
+
+
+class Links(Protocol):
+    """What the post needs of the links this shard owns."""
+
+    def link(self, node_id: NodeId, link_class: LinkClass) -> LinkLike | None:
+        """The live link to a node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Self:
+    """Who this shard is."""
+
+    node: NodeId
+    shard: ShardId
+    incarnation: Incarnation
+
+
+class Post:
+    """Lanes by target and class, and the ways they take."""
+
+    def __init__(
+        self, me: Self, router: Router, bus: Bus, links: Links, counters: Counters
+    ) -> None:
+        self.me = me
+        self.epoch: Epoch = NO_EPOCH
+        self.deliver: Callable[[Envelope], None]
+        self.on_closed: Callable[[list[Lane], str], None]
+        self._router = router
+        self._bus = bus
+        self._links = links
+        self._counters = counters
+        self._lanes: dict[tuple[ShardAddress, LinkClass, int], Lane] = {}
+        self._dirty: list[Lane] = []
+        self._siblings: set[ShardId] = {me.shard}
+        self._reachable: set[tuple[NodeId, LinkClass]] = set()
+
+    # --- lanes ---------------------------------------------------------------------------
+
+    def lane(self, target: ShardAddress, link_class: LinkClass, incarnation: int = 0) -> Lane:
+        """The lane to a shard; made when it is first asked for."""
+        key = (target, link_class, incarnation)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(target, link_class, incarnation)
+            lane.open = self._is_open(lane)
+            if incarnation and len(self._lanes) > MAX_REPLY_LANES:
+                self._forget_idle_replies()
+        return lane
+
+    def written(self, lane: Lane) -> bool:
+        """Note that a lane holds something; True when nothing else did yet."""
+        lane.dirty = True
+        self._dirty.append(lane)
+        return len(self._dirty) == 1
+
+    def _forget_idle_replies(self) -> None:
+        idle = [key for key, lane in self._lanes.items() if key[2] and not lane.items]
+        for key in idle:
+            del self._lanes[key]
+
+    def _is_open(self, lane: Lane) -> bool:
+        if lane.target.node == self.me.node:
+            return lane.target.shard in self._siblings
+        return (lane.target.node, lane.link_class) in self._reachable
+
+    # --- ways ----------------------------------------------------------------------------
+
+    def sibling_up(self, shard: ShardId) -> None:
+        """The bus reached a sibling."""
+        self._siblings.add(shard)
+        self._reopen()
+
+    def sibling_down(self, shard: ShardId) -> None:
+        """A sibling's process, and every link it owned, is gone."""
+        self._siblings.discard(shard)
+        lost = {way for way in self._reachable if self._goes_via(way, shard)}
+        self._reachable -= lost
+        self._close(
+            [
+                lane
+                for lane in self._lanes.values()
+                if lane.target == (self.me.node, shard)
+                or (lane.target.node, lane.link_class) in lost
+            ],
+            f"shard {shard} of this node ended",
+        )
+
+    def _goes_via(self, way: tuple[NodeId, LinkClass], shard: ShardId) -> bool:
+        route = self._router.route(way[0], ShardId(0), way[1])
+        return isinstance(route, ViaBus) and route.shard == shard
+
+    def link_open(self, node: NodeId, link_class: LinkClass) -> None:
+        """The link to a node carries traffic."""
+        self._reachable.add((node, link_class))
+        self._reopen()
+
+    def link_closed(self, node: NodeId, link_class: LinkClass, why: str) -> None:
+        """The link to a node does not carry traffic any more."""
+        self._reachable.discard((node, link_class))
+        self._close(
+            [
+                lane
+                for lane in self._lanes.values()
+                if lane.target.node == node and lane.link_class == link_class
+            ],
+            why,
+        )
+
+    def shard_gone(self, target: ShardAddress, incarnation: int) -> None:
+        """A remote shard's process ended; its next life may be addressed at once."""
+        lanes = [
+            lane
+            for lane in self._lanes.values()
+            if lane.target == target and lane.incarnation in (0, incarnation)
+        ]
+        self._close(lanes, f"shard {target} ended")
+        self._reopen()
+
+    def reachable(self, node: NodeId, link_class: LinkClass) -> bool:
+        """Whether frames to a node have a way now."""
+        return node == self.me.node or (node, link_class) in self._reachable
+
+    def _reopen(self) -> None:
+        for lane in self._lanes.values():
+            lane.open = self._is_open(lane)
+
+    def _close(self, lanes: list[Lane], why: str) -> None:
+        for lane in lanes:
+            lane.open = False
+            lost = lane.drain()
+            if lost:
+                self._counters.drop("verb", "disconnected", len(lost))
+            if lane.incarnation:
+                self._lanes.pop((lane.target, lane.link_class, lane.incarnation), None)
+        if lanes:
+            self.on_closed(lanes, why)
+
+    # --- out -----------------------------------------------------------------------------
+
+    def flush(self) -> bool:
+        """Send what the lanes hold; True when something had to stay because of a full outbox."""
+        dirty, self._dirty = self._dirty, []
+        stuck: list[Lane] = []
+        for lane in dirty:
+            lane.dirty = False
+            if not self._empty(lane):
+                stuck.append(lane)
+        for lane in stuck:
+            if not lane.dirty:
+                lane.dirty = True
+                self._dirty.append(lane)
+        return bool(stuck)
+
+    def _empty(self, lane: Lane) -> bool:
+        while lane.items and lane.open:
+            body, count = lane.next_body()
+            sent = self._send(lane, body)
+            if sent is Sent.FULL:
+                return False
+            lane.sent(count)
+            if sent is Sent.DISCONNECTED:
+                self._counters.drop("verb", "disconnected", count)
+                self.on_closed([lane], f"there is no way to shard {lane.target}")
+        return True
+
+    def _send(self, lane: Lane, body: bytes) -> Sent:
+        lane.seq += 1
+        envelope = self._envelope(lane, body)
+        sent = self.forward(envelope)
+        if sent is Sent.FULL:
+            lane.seq -= 1
+        return sent
+
+    def _envelope(self, lane: Lane, body: bytes) -> Envelope:
+        me, target = self.me, lane.target
+        data = lane.link_class is LinkClass.DATA
+        return Envelope(
+            me.node,
+            me.shard,
+            me.incarnation,
+            target.node,
+            target.shard,
+            lane.incarnation,
+            int(lane.link_class),
+            self.epoch.term if data else 0,
+            self.epoch.attempt if data else 0,
+            lane.seq,
+            body,
+        )
+
+    def forward(self, envelope: Envelope) -> Sent:
+        """Send an envelope one hop on, whoever wrote it.
+
+        ``FULL`` says "not now": an outbox has no room, or the two ends of the link are
+        about to agree on an epoch.
+        """
+        link_class = LinkClass(envelope.link_class)
+        node = NodeId(envelope.target)
+        route = self._router.route(node, ShardId(envelope.target_shard), link_class)
+        if isinstance(route, Local):
+            self.deliver(envelope)
+            return Sent.ACCEPTED
+        if isinstance(route, ViaBus):
+            lane = REPLY_LANE if envelope.target_incarnation else MAIN_LANE
+            return self._bus.send_body(route.shard, encode_message(envelope), lane)
+        link = self._links.link(node, link_class)
+        if link is None:
+            return Sent.DISCONNECTED
+        return link.send(envelope) if link.agreed else Sent.FULL

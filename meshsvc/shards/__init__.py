@@ -1,0 +1,1 @@
+"""Between the shards of one node: CPUs, placement, routing and the bus."""
