@@ -21,7 +21,7 @@ PACKAGE = ROOT / "meshsvc"
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 50
 MAX_PARAMETERS = 7
-MAX_STATES = 8
+MAX_STATES = 10
 
 IMPURE_FLOORS = {"node", "admin", "sim"}
 IMPURE_NAMES = {"protocol.py", "service.py"}

@@ -11,6 +11,9 @@ from collections import deque
 
 from meshsvc.model import Sent
 
+Frame = bytes
+"""Length and body, as it goes over the wire."""
+
 MAX_URGENT_FRAMES = 64
 """Control frames are small and answered or replaced; 64 unread ones mean a dead reader."""
 
@@ -23,14 +26,21 @@ class Outbox:
         max_bytes: how many bytes ``put`` lets wait; at least one largest frame.
     """
 
-    __slots__ = ("_bytes", "_frames", "_sealed", "_urgent", "_urgent_bytes", "max_bytes",
-                 "max_frames")
+    __slots__ = (
+        "_bytes",
+        "_frames",
+        "_sealed",
+        "_urgent",
+        "_urgent_bytes",
+        "max_bytes",
+        "max_frames",
+    )
 
     def __init__(self, max_frames: int, max_bytes: int) -> None:
         self.max_frames = max_frames
         self.max_bytes = max_bytes
-        self._frames: deque[bytes] = deque()
-        self._urgent: deque[bytes] = deque()
+        self._frames: deque[Frame] = deque()
+        self._urgent: deque[Frame] = deque()
         self._bytes = 0
         self._urgent_bytes = 0
         self._sealed = False
@@ -49,7 +59,7 @@ class Outbox:
         """Bytes that wait."""
         return self._bytes + self._urgent_bytes
 
-    def put(self, frame: bytes) -> Sent:
+    def put(self, frame: Frame) -> Sent:
         """Add a frame behind all others; FULL leaves the outbox as it was."""
         if self._sealed:
             return Sent.DISCONNECTED
@@ -60,7 +70,7 @@ class Outbox:
         self._bytes = size
         return Sent.ACCEPTED
 
-    def put_urgent(self, frame: bytes) -> Sent:
+    def put_urgent(self, frame: Frame) -> Sent:
         """Add a control frame before all but earlier control frames."""
         if self._sealed:
             return Sent.DISCONNECTED
@@ -70,7 +80,7 @@ class Outbox:
         self._urgent_bytes += len(frame)
         return Sent.ACCEPTED
 
-    def put_last(self, frame: bytes) -> None:
+    def put_last(self, frame: Frame) -> None:
         """Add the farewell: it leaves behind everything else, nothing is accepted after it."""
         if not self._sealed:
             self._frames.append(frame)
@@ -87,7 +97,7 @@ class Outbox:
         self._urgent.clear()
         self._bytes = self._urgent_bytes = 0
 
-    def take(self, max_bytes: int, *, urgent_only: bool = False) -> bytes:
+    def take(self, max_bytes: int, *, urgent_only: bool = False) -> Frame:
         """Remove and join whole frames, up to ``max_bytes`` or one frame that is larger."""
         if self._urgent:
             return self._take_mixed(max_bytes, urgent_only)
@@ -101,7 +111,7 @@ class Outbox:
         self._bytes = 0
         return data
 
-    def _take_mixed(self, max_bytes: int, urgent_only: bool) -> bytes:
+    def _take_mixed(self, max_bytes: int, urgent_only: bool) -> Frame:
         urgent = b"".join(self._urgent)
         self._urgent.clear()
         self._urgent_bytes = 0
@@ -109,8 +119,9 @@ class Outbox:
             return urgent
         return urgent + self._take_part(max_bytes - len(urgent))
 
-    def _take_part(self, max_bytes: int) -> bytes:
-        frames, parts, size = self._frames, [], 0
+    def _take_part(self, max_bytes: int) -> Frame:
+        frames, size = self._frames, 0
+        parts: list[Frame] = []
         while frames and (not parts or size + len(frames[0]) <= max_bytes):
             size += len(frames[0])
             parts.append(frames.popleft())

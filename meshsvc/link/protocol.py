@@ -223,14 +223,16 @@ class FramedProtocol(TurnProtocol):
             return
         try:
             for body in self._frames.feed(data):
-                self.body_received(body)
-                if self._finishing:
-                    return
+                self._take(body)
         except WireError as error:
             self.break_off(error.reason, str(error))
         except Exception:
             self._log.failure("a message could not be taken; its stream is closed")
             self.break_off("internal", "this side failed on a message, see its log")
+
+    def _take(self, body: bytes) -> None:
+        if not self._finishing:
+            self.body_received(body)
 
     def disconnected(self, reason: Failure) -> None:
         """Once, the end."""

@@ -139,9 +139,17 @@ class StaticController:
         return self._mesh
 
     @property
-    def unacknowledged(self) -> tuple[NodeId, ...]:
+    def delivered(self) -> bool:
+        """Whether every member accepted ``mesh``."""
+        return self._mesh is not None and self._saving is None and not self._delivery.missing
+
+    @property
+    def unacknowledged(self) -> tuple[NodeInfo, ...]:
         """The members that have not accepted ``mesh`` yet."""
-        return self._delivery.missing
+        if self._mesh is None:
+            return ()
+        missing = self._delivery.missing
+        return tuple(node for node in self._mesh.members if self._saving or node.node_id in missing)
 
     # --- what happens to it --------------------------------------------------------------
 

@@ -51,6 +51,13 @@ class Adopted:
 
 
 @dataclass(frozen=True, slots=True)
+class Sighted:
+    """A peer showed an epoch greater than every one known here."""
+
+    epoch: Epoch
+
+
+@dataclass(frozen=True, slots=True)
 class Superseded:
     """The attempt at ``mine`` is void: ``theirs`` was seen and is greater."""
 
@@ -69,7 +76,7 @@ class Became:
     state: MeshState
 
 
-EpochEvent = Adopted | Superseded | Became
+EpochEvent = Adopted | Sighted | Superseded | Became
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,23 @@ class Answer:
     def conflict(self) -> bool:
         """Whether the epoch was refused because it has another roster there."""
         return self.reason.startswith(CONFLICT)
+
+    def to_wire(self) -> list[object]:
+        """The answer as ``[accepted, epoch as text, reason]``."""
+        return [self.accepted, str(self.epoch), self.reason]
+
+    @classmethod
+    def from_wire(cls, reply: object) -> Answer:
+        """Read what ``to_wire`` made.
+
+        Raises:
+            ValueError: when it is something else.
+        """
+        match reply:
+            case [bool() as accepted, str() as text, str() as reason]:
+                epoch = NO_EPOCH if text == str(NO_EPOCH) else Epoch.parse(text)
+                return cls(accepted, epoch, reason)
+        raise ValueError(f"{reply!r} is no answer to a CreateMesh")
 
 
 class _EpochInputs(Protocol):
@@ -221,6 +245,7 @@ class NodeEpoch:
         if epoch <= self.greatest or not plausible(epoch):
             return False
         self._seen = epoch
+        self._core.events.append(Sighted(epoch))
         self._machine.supersede(epoch)
         return True
 

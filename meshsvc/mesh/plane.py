@@ -60,6 +60,7 @@ class ShardPlane:
             shard: which of its shards this is.
             owner: tells which shard of this node owns the link to a peer.
         """
+        self.me = me
         self.shard = shard
         self.epoch = NodeEpoch(me.node_id, me.incarnation)
         self._formation = Formation(me.node_id, shard, me.shards, owner)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from automat import TypeMachineBuilder
+from automat import TypeMachineBuilder, pep614
 
 from meshsvc.model import Incarnation, ShardId
 from meshsvc.node.intensity import RestartIntensity
@@ -85,7 +85,7 @@ class _Core:
     shard: ShardId
     intensity: RestartIntensity
     start_s: float = START_S
-    incarnation: Incarnation = Incarnation(0)
+    incarnation: Incarnation = field(default=Incarnation(0))
     cause: str = ""
     wedged: bool = False
     deadline: float | None = None
@@ -97,60 +97,81 @@ class _Core:
         self.deadline = deadline
 
 
+class _States:
+    """The states by name, so that the table below can be cut into parts that fit a screen."""
+
+    def __init__(self, builder: TypeMachineBuilder[_Worker, _Core]) -> None:
+        self.idle = builder.state("idle")
+        self.starting = builder.state("starting")
+        self.running = builder.state("running")
+        self.killed = builder.state("killed")  # to be restarted
+        self.waiting = builder.state("waiting")
+        self.draining = builder.state("draining")
+        self.ending = builder.state("ending")  # killed, not to be restarted
+        self.stopped = builder.state("stopped")
+        self.failed = builder.state("failed")
+        self.over = (self.idle, self.stopped, self.failed)
+        self.begun = (
+            *(self.starting, self.running, self.killed, self.waiting),
+            *(self.draining, self.ending, self.stopped, self.failed),
+        )
+
+
 def _build_worker() -> Callable[[_Core], _Worker]:
     builder = TypeMachineBuilder(_Worker, _Core)
-    idle = builder.state("idle")
-    starting = builder.state("starting")
-    running = builder.state("running")
-    killed = builder.state("killed")  # to be restarted
-    waiting = builder.state("waiting")
-    draining = builder.state("draining")
-    ending = builder.state("ending")  # killed and not to be restarted
-    stopped = builder.state("stopped")
-    failed = builder.state("failed")
-    every = (idle, starting, running, killed, waiting, draining, ending, stopped, failed)
+    states = _States(builder)
+    _pass_over(states)
+    _begin_and_restart(states)
+    _kill_and_restart(states)
+    _stop(states)
+    return builder.build()
 
+
+def _pass_over(s: _States) -> None:
     # A shard is started once; what follows is the machine's own affair.
-    for state in every[1:]:
+    for state in s.begun:
         state.upon(_Worker.start).loop().returns(None)
     # Said twice, or said by a process that is being ended: it changes nothing.
-    for state in (running, killed, draining, ending):
+    for state in (s.running, s.killed, s.draining, s.ending):
         state.upon(_Worker.ready).loop().returns(None)
     # A draining shard may stop beating before it exits: its deadline watches it.
-    for state in (killed, draining, ending):
+    for state in (s.killed, s.draining, s.ending):
         state.upon(_Worker.silent).loop().returns(None)
     # Without a process there is nothing to be heard of one; a late word is dropped.
-    for state in (idle, waiting, stopped, failed):
+    for state in (s.waiting, *s.over):
         state.upon(_Worker.ready).loop().returns(None)
         state.upon(_Worker.silent).loop().returns(None)
         state.upon(_Worker.exited).loop().returns(None)
     # No time limit: SIGKILL needs none, the others wait for events.
-    for state in (idle, running, killed, ending, stopped, failed):
+    for state in (s.running, s.killed, s.ending, *s.over):
         state.upon(_Worker.due).loop().returns(None)
     # It is being ended already, or has.
-    for state in (draining, ending, stopped, failed):
+    for state in (s.ending, s.stopped, s.failed):
         state.upon(_Worker.drain).loop().returns(None)
-    for state in (ending, stopped, failed):
         state.upon(_Worker.kill).loop().returns(None)
+    # The first drain set the deadline; a later one does not extend it.
+    s.draining.upon(_Worker.drain).loop().returns(None)
     # Only counting an end, which leads to waiting, can tell that it was one too many.
-    for state in every:
-        if state is not waiting:
+    for state in (s.idle, *s.begun):
+        if state is not s.waiting:
             state.upon(_Worker._gave_up).loop().returns(None)
 
-    @idle.upon(_Worker.start).to(starting)
-    @waiting.upon(_Worker.due).to(starting)
+
+def _begin_and_restart(s: _States) -> None:
+    @pep614(s.idle.upon(_Worker.start).to(s.starting))
+    @pep614(s.waiting.upon(_Worker.due).to(s.starting))
     def spawn(machine: _Worker, core: _Core, now: float) -> None:
         core.incarnation = Incarnation(core.incarnation + 1)
         core.enter("starting", now + core.start_s)
         core.effects.append(Spawn(core.incarnation))
 
-    @starting.upon(_Worker.ready).to(running)
+    @pep614(s.starting.upon(_Worker.ready).to(s.running))
     def serve(machine: _Worker, core: _Core, now: float) -> None:
         core.enter("running")
 
-    @starting.upon(_Worker.exited).to(waiting)
-    @running.upon(_Worker.exited).to(waiting)
-    @killed.upon(_Worker.exited).to(waiting)
+    @pep614(s.starting.upon(_Worker.exited).to(s.waiting))
+    @pep614(s.running.upon(_Worker.exited).to(s.waiting))
+    @pep614(s.killed.upon(_Worker.exited).to(s.waiting))
     def back_off(machine: _Worker, core: _Core, now: float, cause: str) -> None:
         core.cause = cause
         pause = core.intensity.ended(now)
@@ -158,68 +179,70 @@ def _build_worker() -> Callable[[_Core], _Worker]:
         if pause is None:
             machine._gave_up(cause)
 
-    @waiting.upon(_Worker._gave_up).to(failed)
+    @pep614(s.waiting.upon(_Worker._gave_up).to(s.failed))
     def give_up(machine: _Worker, core: _Core, cause: str) -> None:
         core.enter("failed")
         most, window_s = core.intensity.most, core.intensity.window_s
         text = f"shard {core.shard} ended more than {most} times in {window_s:g} s, last: {cause}"
         core.effects.append(GaveUp(text))
 
-    @starting.upon(_Worker.due).to(killed)
+
+def _kill_and_restart(s: _States) -> None:
+    @pep614(s.starting.upon(_Worker.due).to(s.killed))
     def kill_late(machine: _Worker, core: _Core, now: float) -> None:
         core.enter("killed")
         core.effects.append(Kill(f"not ready within {core.start_s:g} s"))
 
-    @starting.upon(_Worker.silent).to(killed)
-    @running.upon(_Worker.silent).to(killed)
+    @pep614(s.starting.upon(_Worker.silent).to(s.killed))
+    @pep614(s.running.upon(_Worker.silent).to(s.killed))
     def kill_silent(machine: _Worker, core: _Core, now: float) -> None:
         core.enter("killed")
         core.effects.append(Kill("no heartbeat"))
 
-    @starting.upon(_Worker.drain).to(draining)
-    @running.upon(_Worker.drain).to(draining)
+
+def _stop(s: _States) -> None:
+    @pep614(s.starting.upon(_Worker.drain).to(s.draining))
+    @pep614(s.running.upon(_Worker.drain).to(s.draining))
     def drain(machine: _Worker, core: _Core, now: float, until: float) -> None:
         core.enter("draining", until)
         core.effects.append(SendDrain(max(0.0, until - now)))
 
-    @draining.upon(_Worker.due).to(ending)
+    @pep614(s.draining.upon(_Worker.due).to(s.ending))
     def kill_wedged(machine: _Worker, core: _Core, now: float) -> None:
         core.wedged = True
         core.enter("ending")
         core.effects.append(Kill("did not stop within its budget"))
 
-    @starting.upon(_Worker.kill).to(ending)
-    @running.upon(_Worker.kill).to(ending)
-    @draining.upon(_Worker.kill).to(ending)
+    @pep614(s.starting.upon(_Worker.kill).to(s.ending))
+    @pep614(s.running.upon(_Worker.kill).to(s.ending))
+    @pep614(s.draining.upon(_Worker.kill).to(s.ending))
     def kill_now(machine: _Worker, core: _Core, now: float) -> None:
         core.enter("ending")
         core.effects.append(Kill("the node stops at once"))
 
-    @killed.upon(_Worker.drain).to(ending)
+    @pep614(s.killed.upon(_Worker.drain).to(s.ending))
     def await_end(machine: _Worker, core: _Core, now: float, until: float) -> None:
         core.enter("ending")
 
-    @killed.upon(_Worker.kill).to(ending)
+    @pep614(s.killed.upon(_Worker.kill).to(s.ending))
     def await_end_now(machine: _Worker, core: _Core, now: float) -> None:
         core.enter("ending")
 
-    @draining.upon(_Worker.exited).to(stopped)
-    @ending.upon(_Worker.exited).to(stopped)
+    @pep614(s.draining.upon(_Worker.exited).to(s.stopped))
+    @pep614(s.ending.upon(_Worker.exited).to(s.stopped))
     def stop(machine: _Worker, core: _Core, now: float, cause: str) -> None:
         core.cause = cause
         core.enter("stopped")
 
-    @idle.upon(_Worker.drain).to(stopped)
-    @waiting.upon(_Worker.drain).to(stopped)
+    @pep614(s.idle.upon(_Worker.drain).to(s.stopped))
+    @pep614(s.waiting.upon(_Worker.drain).to(s.stopped))
     def stop_unstarted(machine: _Worker, core: _Core, now: float, until: float) -> None:
         core.enter("stopped")
 
-    @idle.upon(_Worker.kill).to(stopped)
-    @waiting.upon(_Worker.kill).to(stopped)
+    @pep614(s.idle.upon(_Worker.kill).to(s.stopped))
+    @pep614(s.waiting.upon(_Worker.kill).to(s.stopped))
     def stop_at_once(machine: _Worker, core: _Core, now: float) -> None:
         core.enter("stopped")
-
-    return builder.build()
 
 
 WorkerMachine = _build_worker()

@@ -1,0 +1,1 @@
+"""Looking in: the HTTP side of a node, its metrics, the command line. Imports nothing."""

@@ -1,0 +1,143 @@
+"""The arguments of every verb.
+
+``--admin`` and ``-o`` may stand before or after the verb. Wrong usage ends with 64, as
+sysexits.h has it, and not with argparse's own 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from meshsvc import __version__
+from meshsvc.admin.cli import configs, dev, exits, talking, verbs
+from meshsvc.admin.cli.client import DEFAULT_URL
+from meshsvc.admin.cli.output import FORMATS
+from meshsvc.admin.targets import FORMS
+
+_EPILOG = "exit codes: " + ", ".join(f"{code} {text}" for code, text in exits.MEANINGS.items())
+
+Verb = Callable[[argparse.Namespace], int]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that ends the program with the exit code for wrong usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and where to read on."""
+        self.print_usage(sys.stderr)
+        self.exit(exits.USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def build_parser() -> Parser:
+    """The parser; it sets ``verb`` to the function to call with the namespace."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument(
+        "--admin", metavar="URL", help=f"the node to ask (MESHSVC_ADMIN, else {DEFAULT_URL})"
+    )
+    common.add_argument("-o", "--output", choices=FORMATS, help="default: table")
+    parser = Parser(
+        prog="meshsvc",
+        description="Start and look after the nodes of a meshsvc cluster.",
+        epilog=_EPILOG,
+        parents=[common],
+    )
+    parser.add_argument("--version", action="version", version=f"meshsvc {__version__}")
+    verbs_of = _Verbs(parser.add_subparsers(metavar="VERB", required=True), common)
+    verbs_of.adding.add_parser("run", help="Run a node; the same as twistd -n meshsvc run.")
+    _add_dev(verbs_of)
+    _add_showing(verbs_of)
+    _add_talking(verbs_of)
+    _add_config(verbs_of)
+    return parser
+
+
+class _Verbs:
+    """Where verbs are added, and the options they all have."""
+
+    def __init__(
+        self, adding: argparse._SubParsersAction[Parser], common: argparse.ArgumentParser
+    ) -> None:
+        self.adding = adding
+        self.common = common
+
+    def add(self, name: str, function: Verb) -> Parser:
+        """A verb, described by the first line of its function."""
+        text = (function.__doc__ or "").splitlines()[0]
+        made = self.adding.add_parser(name, help=text, description=text, parents=[self.common])
+        made.set_defaults(verb=function)
+        return made
+
+    def below(self, parser: Parser, required: bool) -> _Verbs:
+        """Where the verbs of a verb are added."""
+        return _Verbs(parser.add_subparsers(metavar="VERB", required=required), self.common)
+
+
+def _add_showing(to: _Verbs) -> None:
+    to.add("status", verbs.status)
+    to.add("members", verbs.members)
+    mesh = to.add("mesh", verbs.mesh)
+    form = to.below(mesh, required=False).add("form", verbs.form)
+    form.add_argument("--epoch", required=True, metavar="T.A", help="term and attempt, as 3.1")
+    to.add("shards", verbs.shards)
+    to.add("plugins", verbs.plugins)
+    to.add("ready", verbs.ready)
+    wait = to.add("wait", verbs.wait)
+    wait.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS")
+
+
+def _add_talking(to: _Verbs) -> None:
+    call = to.add("call", talking.call)
+    call.add_argument("target", metavar="TARGET", help=FORMS)
+    call.add_argument("verb_name", metavar="VERB", help="for example sys.echo")
+    call.add_argument("json", metavar="JSON", nargs="?", default="null", help="- reads stdin")
+    call.add_argument("--timeout", type=_seconds, default=5.0, metavar="SECONDS")
+    events = to.add("events", talking.events)
+    events.add_argument("-f", "--follow", action="store_true", help="go on with what happens")
+    events.add_argument("--limit", type=_count, metavar="N", help="end after N events")
+
+
+def _add_config(to: _Verbs) -> None:
+    config = to.adding.add_parser("config", help="Check or show a config file.")
+    below = to.below(config, required=True)
+    check, show = below.add("check", configs.check), below.add("show", configs.show)
+    for parser in (check, show):
+        parser.add_argument("file", metavar="FILE")
+        text = "as for run: overrides the file"
+        parser.add_argument(
+            "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help=text
+        )
+    show.add_argument("--origin", action="store_true", help="where each value was set")
+
+
+def _add_dev(to: _Verbs) -> None:
+    parser = to.add("dev", dev.dev)
+    parser.add_argument("--nodes", type=_count, default=3, metavar="N")
+    parser.add_argument("--shards", type=_count, default=2, metavar="N", help="per node")
+    parser.add_argument("--dir", default="dev-cluster", help="where all of it lives")
+    parser.add_argument("--heal", action="store_true", help="restart nodes that end")
+    text = "n1 gets this port and the next two, n2 starts ten higher; default: free ones"
+    parser.add_argument("--base-port", type=_port, metavar="PORT", help=text)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 600:
+        raise argparse.ArgumentTypeError("between 0 and 600 seconds, please")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 256:
+        raise argparse.ArgumentTypeError("between 1 and 256, please")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 1 <= value <= 65535:
+        raise argparse.ArgumentTypeError("between 1 and 65535, please")
+    return value

@@ -1,0 +1,34 @@
+"""How a command ends: the codes of sysexits.h that scripts can rely on, and the error for them."""
+
+from __future__ import annotations
+
+OK = 0
+UNHEALTHY = 1
+"""The node answered, and the answer is that something is wrong."""
+USAGE = 64
+UNREACHABLE = 69
+BUG = 70
+IO = 74
+RETRY = 75
+DENIED = 77
+CONFIG = 78
+
+MEANINGS = {
+    OK: "ok",
+    UNHEALTHY: "unhealthy, or the call failed",
+    USAGE: "wrong usage",
+    UNREACHABLE: "the node cannot be reached",
+    BUG: "a fault of meshsvc",
+    IO: "input or output failed",
+    RETRY: "failed for now, trying again can help",
+    DENIED: "denied",
+    CONFIG: "the config is wrong",
+}
+
+
+class CliError(Exception):
+    """A command that ends with ``code`` and ``text`` on stderr: what, to whom, what to do."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code

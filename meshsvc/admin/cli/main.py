@@ -1,0 +1,55 @@
+"""``meshsvc``: runs the verb that was asked for and turns failures into exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from meshsvc.admin.cli import exits
+from meshsvc.admin.cli.arguments import build_parser
+from meshsvc.admin.cli.client import DEFAULT_URL
+from meshsvc.admin.cli.exits import CliError
+from meshsvc.admin.cli.output import FORMATS
+from meshsvc.admin.cli.run import run
+from meshsvc.errors import ConfigError
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["run"]:
+        # Not parsed here: its options are those of the twistd plugin, so they cannot differ.
+        return run(given[1:])
+    try:
+        args = build_parser().parse_args(given)
+        args.admin = getattr(args, "admin", None) or os.environ.get("MESHSVC_ADMIN") or DEFAULT_URL
+        args.output = getattr(args, "output", FORMATS[0])
+        code: int = args.verb(args)
+        sys.stdout.flush()
+        return code
+    except CliError as error:
+        return _fail(error.code, str(error))
+    except ConfigError as error:
+        return _fail(exits.CONFIG, str(error))
+    except BrokenPipeError:
+        # The reader has what it wanted; flushing at exit would complain about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.IO
+    except OSError as error:
+        return _fail(exits.IO, f"{error.strerror or error}: {error.filename or 'standard output'}")
+    except KeyboardInterrupt:
+        return exits.OK
+    except Exception as error:
+        import traceback  # noqa: PLC0415
+
+        traceback.print_exc()
+        return _fail(exits.BUG, f"a fault of meshsvc ({type(error).__name__}); please report it")
+
+
+def _fail(code: int, text: str) -> int:
+    print("\n".join(f"meshsvc: {line}" for line in text.splitlines()), file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

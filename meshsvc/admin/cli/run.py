@@ -1,0 +1,20 @@
+"""``meshsvc run``: the same as ``twistd -n meshsvc run``, by the same code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Become the node; returns when it has stopped.
+
+    No pid file, since a node in the foreground is whoever started it's to signal, and two
+    nodes started in one folder would fight for the file.
+    """
+    # Twisted takes 0.2 s to import, which no other verb has to spend.
+    from twisted.scripts import twistd  # noqa: PLC0415
+
+    sys.argv = ["twistd", "--nodaemon", "--pidfile=", "meshsvc", "run", *arguments]
+    twistd.run()
+    return 0

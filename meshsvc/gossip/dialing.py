@@ -1,0 +1,74 @@
+"""Which addresses this node keeps dialing, and whom it expects there.
+
+Every known node that was not removed is dialed, dead or not, and so is every seed: for ever,
+because that is what heals a partition and lets a cluster that lost every process find itself
+again. Of two nodes that learn of each other at once the one with the smaller id dials first,
+so that they seldom end up with two connections of which one must be closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from meshsvc.gossip.effects import Forget, Keep
+from meshsvc.model import Address, NodeId, NodeInfo
+
+YIELD_S = 0.3
+"""How long the node with the greater id leaves it to the other: a dial takes milliseconds."""
+
+
+class DialPlan:
+    """Compares what should be dialed with what was asked for so far."""
+
+    def __init__(self, me: NodeInfo, contacts: Iterable[Address]) -> None:
+        """``contacts`` are seeds and the addresses of nodes remembered from an earlier life."""
+        self._me = me
+        self._contacts = tuple(a for a in contacts if a != me.address)
+        self._known: dict[NodeId, NodeInfo] = {}
+        self._not_before: dict[NodeId, float] = {}
+        self._kept: dict[Address, NodeId | None] = {}
+
+    def know(self, info: NodeInfo, now: float) -> None:
+        """A node can be dialed at ``info.address``."""
+        if info.node_id not in self._known and info.node_id < self._me.node_id:
+            self._not_before[info.node_id] = now + YIELD_S
+        self._known[info.node_id] = info
+
+    def drop(self, node: NodeId) -> None:
+        """A node is dialed no more."""
+        self._known.pop(node, None)
+        self._not_before.pop(node, None)
+
+    def update(self, linked: Collection[NodeId], now: float) -> list[Keep | Forget]:
+        """The changes since the last call, given who is linked now."""
+        wanted = self._wanted(linked, now)
+        out: list[Keep | Forget] = [Forget(a) for a in self._kept if a not in wanted]
+        for address, node in wanted.items():
+            if address not in self._kept or self._kept[address] != node:
+                out.append(Keep(address, node))
+        self._kept = wanted
+        return out
+
+    def deadline(self) -> float | None:
+        """When a node that was left to dial first is dialed after all."""
+        return min(self._not_before.values(), default=None)
+
+    @property
+    def contacts(self) -> tuple[Address, ...]:
+        """Where the cluster is looked for before anybody is known."""
+        return self._contacts
+
+    def _wanted(self, linked: Collection[NodeId], now: float) -> dict[Address, NodeId | None]:
+        self._not_before = {n: at for n, at in self._not_before.items() if at > now}
+        wanted: dict[Address, NodeId | None] = dict.fromkeys(self._contacts)
+        # Two ids at one address: the later life is the one that is there.
+        for info in sorted(self._known.values(), key=lambda i: (i.incarnation, i.node_id)):
+            address, node = info.address, info.node_id
+            if address == self._me.address:
+                continue
+            if address in self._contacts:
+                # Whoever answers at a seed is welcome, unless it is known who that is.
+                wanted[address] = node if node in linked else wanted[address]
+            elif node in linked or node not in self._not_before:
+                wanted[address] = node
+        return wanted

@@ -1,0 +1,26 @@
+"""The times and bounds of gossip, as ``[gossip]`` of the config sets them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Times in seconds.
+
+    Attributes:
+        interval_s: between two rounds.
+        probe_interval_s: between two rounds of echoes to nodes that look well.
+        probe_timeout_s: the longest a direct echo waits; what was measured makes it shorter.
+        suspicion_s: the shortest suspicion in a cluster of up to ten nodes.
+        shadow_s: how long the first contact with the cluster may take.
+        shadow_required: whether a start without any contact fails.
+    """
+
+    interval_s: float = 1.0
+    probe_interval_s: float = 1.0
+    probe_timeout_s: float = 1.0
+    suspicion_s: float = 1.0
+    shadow_s: float = 10.0
+    shadow_required: bool = False

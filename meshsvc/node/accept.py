@@ -1,0 +1,230 @@
+"""From accepted connection to shard: who gets it, and what happens when nobody can take it.
+
+Rules: a connection leaves the supervisor at once or is closed, it never waits for a shard;
+each that was closed for want of room is counted. On ``peer`` the first bytes name the link,
+hence the shard, and are left in the socket for it. Ports other than ``peer`` and ``admin``
+are served from when all shards are ready, so that early clients do not all end up in one.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorCore, IReactorTime
+from twisted.logger import Logger
+
+from meshsvc.counters import Counters
+from meshsvc.errors import LocalError, StartError, WireError
+from meshsvc.link import preface
+from meshsvc.model import Address, LinkClass, Sent, ShardId
+from meshsvc.node.exits import CONFIG
+from meshsvc.node.handover import Handover
+from meshsvc.node.ports import Port, Stranger, address_of, bind
+from meshsvc.node.strangers import Strangers
+from meshsvc.shards.placement import link_owner
+from meshsvc.wire.codec import encode
+
+PEER = "peer"
+ADMIN = "admin"
+
+MAX_PORTS = 256
+"""Listeners of a node: every application that asks for ports of its own gets some."""
+
+Send = Callable[[ShardId, bytes, int], Sent]
+"""Hands a packet and one descriptor to a shard: ACCEPTED, FULL or DISCONNECTED."""
+
+
+class NotServed(LocalError):
+    """A shard asked for a listener that it cannot have."""
+
+
+class Acceptor:
+    """All ports of a node.
+
+    Args:
+        reactor: watches the ports.
+        shards: how many shards the node has.
+        counters: the supervisor's own.
+        send: hands a connection to a shard; never blocks.
+    """
+
+    _log = Logger()
+
+    def __init__(self, reactor: IReactorCore, shards: int, counters: Counters, send: Send) -> None:
+        self.handover = Handover()
+        self.strangers: Strangers[Stranger] = Strangers()
+        self._reactor = reactor
+        self._shards = shards
+        self._counters = counters
+        self._send = send
+        self._ports: dict[str, Port] = {}
+        self._all_ready = False
+
+    def add(self, name: str, bound: socket.socket, address: Address) -> Port:
+        """Take over a bound socket; the kernel queues connections on peer and admin at once.
+
+        Raises:
+            StartError: (73) when another process began to listen there meanwhile.
+        """
+        port = self._ports[name] = Port(self._reactor, name, bound, address, self._accepted)
+        if name in (PEER, ADMIN):
+            port.listen()
+        return port
+
+    def listen(self, shard: ShardId, listener: str) -> Address:
+        """Give a shard its share of a listener; returns the bound address.
+
+        Raises:
+            NotServed: when there is no such listener, or the shard may not have it.
+            StartError: (73) when its port cannot be bound.
+        """
+        if listener == ADMIN and shard != 0:
+            raise NotServed("admin is served by shard 0 alone")
+        port = self._ports.get(listener)
+        if port is None:
+            port = self._bind(listener)
+        port.listen()
+        self.handover.join(listener, shard)
+        self._watch()
+        return port.address
+
+    def open(self) -> None:
+        """All shards are ready: serve the ports that wait for that."""
+        self._all_ready = True
+        self._watch()
+
+    def left(self, shard: ShardId) -> None:
+        """A shard's process ended."""
+        self.handover.leave(shard)
+        self._watch()
+
+    def settled(self, shard: ShardId, seq: int, taken: bool) -> None:
+        """A shard took a connection, or closed it because nobody there wanted it."""
+        if self.handover.settled(shard, seq) and not taken:
+            self._counters.drop("fd_transfer", "rejected")
+
+    def close(self) -> None:
+        """Close all ports and cut all strangers."""
+        for stranger in self.strangers.take_all():
+            stranger.release()
+        for port in self._ports.values():
+            port.release()
+        self._ports.clear()
+
+    def deadline(self) -> float | None:
+        """When ``tick`` is next wanted."""
+        return self.strangers.deadline()
+
+    def tick(self, now: float) -> None:
+        """Cut strangers that stayed silent."""
+        for stranger in self.strangers.take_expired(now):
+            self._cut(stranger, "silent")
+
+    def _bind(self, listener: str) -> Port:
+        kind, _, where = listener.partition(":")
+        if kind != "tcp" or not where:
+            known = ", ".join(sorted(self._ports))
+            raise NotServed(
+                f"there is no listener {listener!r}: configured are {known}; set"
+                f" listen.{listener}, or ask for tcp:PORT or tcp:HOST:PORT"
+            )
+        if len(self._ports) >= MAX_PORTS:
+            raise NotServed(f"a node has at most {MAX_PORTS} ports")
+        wanted = _parse_tcp(where)
+        bound = bind(listener, wanted)
+        return self.add(listener, bound, address_of(bound, wanted))
+
+    def _watch(self) -> None:
+        for name, port in self._ports.items():
+            may = self._all_ready or name in (PEER, ADMIN)
+            port.watch(may and self.handover.wanted(name))
+
+    def _accepted(self, port: Port, connection: socket.socket) -> None:
+        if port.name != PEER:
+            self._hand_over(port.name, connection)
+            return
+        stranger = Stranger(self._reactor, connection, self._heard)
+        crowded_out = self.strangers.add(stranger, self._now())
+        if crowded_out is not None:
+            self._cut(crowded_out, "crowded")
+        stranger.want(len(preface.MAGIC))
+
+    def _heard(self, stranger: Stranger, data: bytes) -> None:
+        if len(data) == len(preface.MAGIC) and preface.could_be(data):
+            stranger.want(preface.PREFACE_BYTES)
+            return
+        self.strangers.remove(stranger)
+        try:
+            if len(data) < preface.PREFACE_BYTES:
+                raise WireError("the stream ends or strays before its preface")
+            said = preface.parse(data)
+        except WireError:
+            self._cut(stranger, "garbage" if data else "left")
+            return
+        shard = ShardId(0)
+        if said.link_class is LinkClass.DATA:
+            shard = link_owner(said.node_id, self._shards)
+        self._hand_to(shard, PEER, stranger.detach(), len(data))
+
+    def _hand_over(self, listener: str, connection: socket.socket) -> None:
+        # Ends: a shard that cannot be reached leaves the listener before the next choice.
+        while True:
+            shard = self.handover.choose(listener, self._now())
+            if shard is None:
+                reason = "full" if self.handover.wanted(listener) else "disconnected"
+                self._drop(connection, reason)
+                return
+            if self._pass(shard, listener, connection, 0) is not Sent.DISCONNECTED:
+                return
+            self.handover.leave(shard)
+
+    def _hand_to(
+        self, shard: ShardId, listener: str, connection: socket.socket, preface_bytes: int
+    ) -> None:
+        if not self.handover.listens(listener, shard):
+            self._drop(connection, "disconnected")
+        elif not self.handover.has_room(shard):
+            self._drop(connection, "full")
+        elif self._pass(shard, listener, connection, preface_bytes) is Sent.DISCONNECTED:
+            self._drop(connection, "disconnected")
+
+    def _pass(
+        self, shard: ShardId, listener: str, connection: socket.socket, preface_bytes: int
+    ) -> Sent:
+        """Send one connection; it is closed here unless the shard is gone."""
+        seq = self.handover.sent(shard, self._now())
+        packet = encode((seq, listener, preface_bytes))
+        sent = self._send(shard, packet, connection.fileno())
+        if sent is not Sent.ACCEPTED:
+            self.handover.settled(shard, seq)
+        if sent is Sent.FULL:
+            self._drop(connection, "full")
+        elif sent is Sent.ACCEPTED:
+            connection.close()
+        return sent
+
+    def _drop(self, connection: socket.socket, reason: str) -> None:
+        self._counters.drop("fd_transfer", reason)
+        connection.close()
+
+    def _cut(self, stranger: Stranger, reason: str) -> None:
+        stranger.release()
+        self._counters.add("link_refusals_total", reason=reason, side="acceptor")
+        self._log.debug("peer port: a connection was cut: {reason}", reason=reason)
+
+    def _now(self) -> float:
+        return IReactorTime(self._reactor).seconds()
+
+
+def _parse_tcp(where: str) -> Address:
+    """``PORT`` or ``HOST:PORT``; hosts are numeric, as looking one up would block."""
+    try:
+        wanted = Address.parse(where if ":" in where else f"0.0.0.0:{where}")
+        host = "127.0.0.1" if wanted.host == "localhost" else wanted.host
+        socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
+    except (ValueError, OSError) as error:
+        raise StartError(
+            f"tcp:{where} is no listener ({error}): write tcp:PORT or tcp:IP:PORT", CONFIG
+        ) from None
+    return Address(host, wanted.port)

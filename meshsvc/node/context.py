@@ -1,0 +1,104 @@
+"""What an application is given: the cluster, seen from one shard.
+
+Everything here may be used from the reactor's thread only, and nothing here blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolFactory, IReactorTime
+
+from meshsvc.messaging.dispatch import Handler
+from meshsvc.messaging.service import Messaging
+from meshsvc.model import Address, NodeId, ShardId
+from meshsvc.node.directory import NodeDirectory
+from meshsvc.node.members import Members
+from meshsvc.node.targets import Everyone, NodeTarget, OwnerTarget
+
+
+class Listeners(Protocol):
+    """What gives a shard its share of the connections to a port."""
+
+    def listen(self, listener: str, factory: IProtocolFactory) -> Deferred[Address]:
+        """Serve a listener with a factory."""
+
+
+class Verbs:
+    """The verbs an application registers in this shard."""
+
+    def __init__(self, messaging: Messaging) -> None:
+        self._messaging = messaging
+
+    def register(self, verb: str, handler: Handler) -> None:
+        """Answer asks for a verb; see ``Messaging.register``."""
+        self._messaging.register(verb, handler)
+
+    def register_oneway(self, verb: str, handler: Handler) -> None:
+        """Take tells for a verb; see ``Messaging.register_oneway``."""
+        self._messaging.register_oneway(verb, handler)
+
+    def unregister(self, verb: str) -> Deferred[None]:
+        """Take a verb no longer; fires when the calls that run have ended."""
+        return self._messaging.unregister(verb)
+
+
+class MeshContext:
+    """The cluster as one application sees it in one shard.
+
+    Attributes:
+        name, node_id: of this node.
+        shard, shards: which shard this is, of how many.
+        options: the ``[applications.NAME]`` table of the application's config.
+        clock: the reactor as ``IReactorTime``; use it instead of a global one.
+        verbs: register what this application answers.
+        members: who is there.
+        everyone: all nodes that are alive.
+    """
+
+    def __init__(
+        self,
+        who: tuple[str, NodeId, ShardId, int],
+        options: Mapping[str, object],
+        clock: IReactorTime,
+        messaging: Messaging,
+        members: Members,
+        directory: NodeDirectory,
+        listeners: Listeners,
+    ) -> None:
+        self.name, self.node_id, self.shard, self.shards = who
+        self.options = options
+        self.clock = clock
+        self.verbs = Verbs(messaging)
+        self.members = members
+        self.everyone = Everyone(messaging, directory)
+        self._messaging = messaging
+        self._directory = directory
+        self._listeners = listeners
+
+    def node(self, name: str) -> NodeTarget:
+        """A node by name: ask it, tell it, or take one ``shard(index)`` of it."""
+        return NodeTarget(self._messaging, self._directory, name, None, self.shard)
+
+    def owner_of(self, key: str | bytes) -> OwnerTarget:
+        """Whichever shard of the cluster owns a key, now and after nodes come and go."""
+        return OwnerTarget(self._messaging, self._directory, key)
+
+    def on_placement_change(self, callback: Callable[[], Any]) -> Callable[[], None]:
+        """Call ``callback`` each time keys may have moved; returns what ends that."""
+        return self._directory.on_placement_change(callback)
+
+    def listen(self, listener: str, factory: IProtocolFactory) -> Deferred[Address]:
+        """Serve one port from all shards of this node.
+
+        Args:
+            listener: the name of a ``[listen]`` entry, or ``tcp:PORT`` or ``tcp:HOST:PORT``.
+            factory: builds the protocol of each connection this shard is given.
+
+        Returns:
+            a Deferred of the bound address; fails with ``LocalError`` naming the port when
+            it cannot be bound.
+        """
+        return self._listeners.listen(listener, factory)

@@ -1,0 +1,208 @@
+"""What shard 0 shows to those who look in: the ``NodeView`` of the admin floor.
+
+Nothing is computed for it that the node does not keep anyway.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import IReactorTime
+
+from meshsvc import __version__
+from meshsvc.admin.targets import parse_target
+from meshsvc.errors import LocalError
+from meshsvc.gossip.events import Event, Resync
+from meshsvc.gossip.members import Member, Status
+from meshsvc.mesh.service import DataLinks, MeshService
+from meshsvc.model import Epoch
+from meshsvc.node.applications import PluginState
+from meshsvc.node.boot import Boot
+from meshsvc.node.context import MeshContext
+from meshsvc.node.members import Members
+from meshsvc.node.targets import Answers
+
+STUCK_LAG_MS = 5000.0
+"""A shard whose reactor was late by this much is not making progress."""
+
+Row = dict[str, Any]
+
+
+class Channel(Protocol):
+    """What the supervisor last said of the node's shards."""
+
+    shard_states: tuple[Any, ...]
+    node_counters: dict[int, Any]
+
+
+class ShardZeroView:
+    """The node as its operators see it."""
+
+    def __init__(
+        self,
+        boot: Boot,
+        clock: IReactorTime,
+        wall: Callable[[], float],
+        channel: Channel,
+        mesh: MeshService,
+        data_links: DataLinks,
+        context: MeshContext,
+        plugins: Callable[[], list[PluginState]],
+        rtt: Callable[[], Sequence[Member]],
+    ) -> None:
+        self._boot = boot
+        self._clock = clock
+        self._wall = wall
+        self._started = clock.seconds()
+        self._channel = channel
+        self._mesh = mesh
+        self._data_links = data_links
+        self._context = context
+        self._plugins = plugins
+        self._rtt = rtt
+
+    @property
+    def _members(self) -> Members:
+        return self._context.members
+
+    def status(self) -> Row:
+        """The node in one row."""
+        boot, mesh = self._boot, self._data_links.status()
+        alive = self._members.alive
+        addresses = {name: str(at) for name, at in boot.listeners.items()}
+        return {
+            "name": boot.name,
+            "id": boot.node_id,
+            "cluster": boot.cluster,
+            "generation": boot.incarnation,
+            "pid": os.getppid(),
+            "version": __version__,
+            "epoch": mesh["epoch"],
+            "state": mesh["state"],
+            "members_alive": len(alive),
+            "members": len(self._members),
+            "uptime_s": round(self._clock.seconds() - self._started, 1),
+            "addresses": addresses,
+        }
+
+    def members(self) -> list[Row]:
+        """One row per known node."""
+        rows = []
+        for member in self._rtt():
+            rows.append(
+                {
+                    "name": member.name,
+                    "id": member.node_id,
+                    "status": _shown(member.status),
+                    "generation": member.generation,
+                    "address": str(member.address),
+                    "shards": member.shards,
+                    "epoch": member.values.get("epoch"),
+                    "rtt_ms": None if member.rtt_ms is None else round(member.rtt_ms, 3),
+                    "tags": dict(member.tags),
+                }
+            )
+        return rows
+
+    def mesh(self) -> Row:
+        """The mesh, with peers by name."""
+        status = self._data_links.status()
+        links = [dict(row) for row in status["links"]]  # type: ignore[attr-defined]
+        for link in links:
+            member = self._members.get(str(link["peer"]))
+            link["peer"] = member.name if member is not None else link["peer"]
+        return {**status, "links": links}
+
+    def shards(self) -> list[Row]:
+        """One row per shard."""
+        names = ("index", "pid", "state", "incarnation", "restarts", "lag_ms", "cpu")
+        return [
+            dict(zip((*names, "connections"), row, strict=False))
+            for row in self._channel.shard_states
+        ]
+
+    def plugins(self) -> list[Row]:
+        """One row per plugin found."""
+        return [state.row() for state in self._plugins()]
+
+    def ready(self) -> tuple[bool, list[str]]:
+        """Whether the node serves, and what it waits for when not."""
+        status = self._data_links.status()
+        reasons = []
+        if status["state"] != "formed":
+            reasons.append(f"the mesh is {status['state']} at epoch {status['epoch']}")
+        reasons += [
+            f"shard {row['index']} is {row['state']}"
+            for row in self.shards()
+            if row["state"] != "running"
+        ]
+        return not reasons, reasons
+
+    def live(self) -> tuple[bool, list[str]]:
+        """Whether every shard makes progress."""
+        late = [
+            f"the reactor of shard {row['index']} was {row['lag_ms']:.0f} ms late"
+            for row in self.shards()
+            if row["lag_ms"] > STUCK_LAG_MS
+        ]
+        return not late, late
+
+    def metrics(self) -> list[tuple[dict[str, str], Sequence[Sequence[object]]]]:
+        """The counters of every shard, monotone across its restarts, and of the supervisor."""
+        return [
+            ({"shard": "supervisor" if shard < 0 else str(shard)}, rows)
+            for shard, rows in sorted(self._channel.node_counters.items())
+        ]
+
+    def call(self, target: str, verb: str, payload: object, timeout_s: float) -> Deferred[Any]:
+        """Ask a verb of a target."""
+        try:
+            parsed = parse_target(target)
+        except ValueError as error:
+            return fail(LocalError(str(error)))
+        context = self._context
+        if parsed.kind == "all":
+            return context.everyone.query(verb, payload, timeout_s).addCallback(_answer_rows)
+        if parsed.kind == "key":
+            return context.owner_of(parsed.key).ask(verb, payload, timeout_s)
+        node = context.node(parsed.node)
+        if parsed.shard is not None:
+            node = node.shard(parsed.shard)
+        return node.ask(verb, payload, timeout_s)
+
+    def form_mesh(self, epoch: Epoch) -> Deferred[Row]:
+        """Form the mesh under an epoch by hand."""
+        return self._mesh.form(epoch).addCallback(lambda _: self.mesh())
+
+    def add_event_listener(self, listener: Callable[[Row], None]) -> Callable[[], None]:
+        """Call back with each membership and mesh event from now on."""
+
+        def heard(event: Event) -> None:
+            listener(self._event_row(event))
+
+        return self._members.on_change(heard)
+
+    def _event_row(self, event: Event | Resync) -> Row:
+        row: Row = {"type": event.name, "at": round(self._wall(), 3)}
+        if isinstance(event, Event):
+            member = event.member
+            row |= {"node": member.name, "id": member.node_id, "generation": member.generation}
+            row["status"] = _shown(member.status)
+            if event.name == "changed":
+                row["changed"] = dict(event.changed)  # type: ignore[attr-defined]
+        return row
+
+
+def _shown(status: Status) -> str:
+    """A node that has yet to prove itself by an echo is not alive: it is shown as suspect."""
+    return Status.SUSPECT.value if status is Status.JOINING else status.value
+
+
+def _answer_rows(answers: Answers) -> list[Row]:
+    rows: list[Row] = [{"node": name, "reply": reply} for name, reply in answers.replies.items()]
+    for name, error in answers.errors.items():
+        rows.append({"node": name, "error": {"kind": error.kind, "text": str(error)}})
+    return sorted(rows, key=lambda row: str(row["node"]))

@@ -1,0 +1,179 @@
+"""What runs inside one shard process: every service of the node's floors, wired together.
+
+All shards are built alike; shard 0 has gossip, the controller and the admin side on top
+(``shardzero``). To see how a message travels, follow ``traffic``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from twisted.application.service import IService, MultiService, Service
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.logger import Logger
+
+from meshsvc.counters import Counters
+from meshsvc.link.admission import Local
+from meshsvc.link.service import LinkService
+from meshsvc.mesh.epoch import Adopted
+from meshsvc.mesh.service import DataLinks
+from meshsvc.messaging.post import Post, Self
+from meshsvc.messaging.service import Messaging
+from meshsvc.model import LinkClass, NodeInfo, ShardAddress, ShardId
+from meshsvc.node import sysverbs
+from meshsvc.node.applications import Applications
+from meshsvc.node.boot import Boot
+from meshsvc.node.channel import ShardChannel
+from meshsvc.node.config import Config
+from meshsvc.node.context import MeshContext
+from meshsvc.node.directory import NodeDirectory
+from meshsvc.node.handoff import Copy
+from meshsvc.node.listening import ShardListeners
+from meshsvc.node.members import Members
+from meshsvc.node.traffic import Traffic
+from meshsvc.shards.bus import Seat
+from meshsvc.shards.routing import Router
+from meshsvc.shards.service import BusService
+from meshsvc.wire.messages import View
+
+BEAT_S = 1.0
+"""How often a shard reports to its supervisor: a wedged one is missed within seconds."""
+
+TAG_TIMEOUT_S = 2.0
+
+
+def build_shard(boot: Boot, channel: ShardChannel, reactor: Any) -> IService:
+    """The service of one shard process.
+
+    Args:
+        boot: who this shard is.
+        channel: its channel to the supervisor.
+        reactor: Twisted's.
+    """
+    shard = Shard(boot, channel, reactor)
+    if boot.shard == 0:
+        # Only shard 0 pays for what only shard 0 does.
+        from meshsvc.node.shardzero import add_shard_zero  # noqa: PLC0415
+
+        add_shard_zero(shard)
+    return shard
+
+
+class Shard(MultiService):
+    """The services of one shard, started from the bus up and stopped from the top down."""
+
+    log = Logger()
+
+    def __init__(self, boot: Boot, channel: ShardChannel, reactor: Any) -> None:
+        super().__init__()
+        self.boot, self.channel, self.reactor = boot, channel, reactor
+        self.config = Config.from_dict(boot.config)
+        self.counters = Counters()
+        self.rng = Random()
+        self.me = NodeInfo(boot.node_id, boot.name, boot.incarnation, boot.advertise, boot.shards)
+        self.address = ShardAddress(boot.node_id, boot.shard)
+        self.every_second: list[Callable[[], object]] = []
+        self.warnings: list[str] = []
+        self._build_ways()
+        self._build_view()
+        self.applications = Applications(self.context, self.config.node.applications)
+
+    def _build_ways(self) -> None:
+        boot, config, reactor = self.boot, self.config, self.reactor
+        local = Local(
+            *(boot.cluster, boot.node_id, boot.name, boot.incarnation),
+            *(boot.advertise, boot.shards),
+        )
+        self.links = LinkService(reactor, local, self.counters, self.rng)
+        seat = Seat(boot.node_id, boot.incarnation, boot.shard, boot.shard_incarnation)
+        self.bus = BusService(reactor, boot.run_dir, seat, boot.shards, self.counters)
+        me = Self(boot.node_id, boot.shard, boot.shard_incarnation)
+        router = Router(boot.node_id, boot.shard, boot.shards)
+        self.post = Post(me, router, self.bus, self.links, self.counters)
+        self.messaging = Messaging(reactor, self.post, self.counters)
+        self.traffic = Traffic(self.links, self.bus, self.post, self.messaging, self.counters)
+        self.data_links = DataLinks(
+            reactor, self.me, boot.shard, self.links, self.bus, self.counters
+        )
+        self.listeners = ShardListeners(reactor, self.channel)
+        self.upper: list[Service] = []
+        del config
+
+    def _build_view(self) -> None:
+        boot = self.boot
+        self.members = Members(self.reactor, self._set_tag)
+        self.directory = NodeDirectory(boot.node_id, boot.shards, self.members)
+        self.data_links.add_observer(self._epoch_event)
+        if boot.shard != 0:
+            copy = Copy(self.bus, self.members)
+            self.traffic.hear(View, copy.heard)
+        sysverbs.register(self.messaging, boot, os.getpid(), self.reactor.seconds())
+
+    def context(self, application: str) -> MeshContext:
+        """What an application of this shard is given."""
+        boot = self.boot
+        return MeshContext(
+            (boot.name, boot.node_id, boot.shard, boot.shards),
+            self.config.options(application),
+            self.reactor,
+            self.messaging,
+            self.members,
+            self.directory,
+            self.listeners,
+        )
+
+    def _set_tag(self, key: str, value: object) -> Deferred[Any]:
+        first = ShardAddress(self.boot.node_id, ShardId(0))
+        return self.messaging.ask(
+            first, "sys.tag", [key, value], TAG_TIMEOUT_S, LinkClass.CONTROL
+        )
+
+    def _epoch_event(self, event: object) -> None:
+        if isinstance(event, Adopted):
+            self.messaging.set_epoch(event.roster.epoch)
+            self.directory.set_roster(event.roster)
+
+    # --- life ----------------------------------------------------------------------------
+
+    def startService(self) -> None:
+        """Start everything, then report to the supervisor."""
+        self.running = True
+        self.channel.on_drain(lambda budget_s: None)
+        self.channel.on_socket("peer", self.links.adopt)
+        for service in self._order():
+            service.startService()
+        self.channel.listen("peer").addErrback(self._cannot_listen)
+        self.warnings += self.applications.load()
+        self.applications.startService()
+        self._beat(self.reactor.seconds())
+        self.channel.ready(self.warnings)
+
+    def _order(self) -> list[Any]:
+        return [self.bus, self.links, self.messaging, self.data_links, *self.upper]
+
+    def _cannot_listen(self, failure: Any) -> None:
+        self.channel.fatal(73, f"shard {self.boot.shard}: {failure.getErrorMessage()}")
+
+    @inlineCallbacks
+    def stopService(self) -> Any:
+        """Stop from the top down: applications first, so that they can still say goodbye."""
+        self.running = False
+        if self._beating is not None and self._beating.active():
+            self._beating.cancel()
+        for service in (self.applications, *reversed(self._order())):
+            try:
+                yield service.stopService()
+            except Exception:
+                self.log.failure("stopping {service} failed", service=type(service).__name__)
+
+    def _beat(self, due: float) -> None:
+        now = self.reactor.seconds()
+        lag_ms = max(0.0, now - due) * 1000
+        self.counters.gauge("reactor_lag_seconds", lag_ms / 1000)
+        self.channel.beat(lag_ms, self.counters)
+        for call in self.every_second:
+            call()
+        self._beating = self.reactor.callLater(BEAT_S, self._beat, now + BEAT_S)

@@ -1,0 +1,111 @@
+"""What every shard process does, whatever it serves: pin itself, die with its supervisor,
+drain when told to.
+
+A shard must not outlive its supervisor: nobody would restart it, and its successor could
+not know of it. The kernel kills it when the supervisor dies; should that not work, the end
+of the channel does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from twisted.application.service import IService, MultiService
+from twisted.logger import Logger
+
+from meshsvc.errors import StartError
+from meshsvc.node import signals
+from meshsvc.node.boot import BOOT_FD, CONTROL_FD, HANDOFF_FD, Boot
+from meshsvc.node.channel import ShardChannel
+
+Factory = Callable[[Boot, ShardChannel, Any], IService]
+"""``build_shard(boot, channel, reactor)``: the service that a shard runs."""
+
+ORPHAN_S = 1.0
+"""Between the loss of the supervisor and the end, come what may."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+def read_boot() -> Boot:
+    """The ``Boot`` this process was started with; its descriptors go to no other process."""
+    with open(BOOT_FD, "rb") as file:
+        boot = Boot.from_json(file.read())
+    for fd in (CONTROL_FD, HANDOFF_FD):
+        os.set_inheritable(fd, False)
+    return boot
+
+
+def die_with(supervisor: int) -> None:
+    """Have the kernel SIGKILL this process when its parent dies.
+
+    Raises:
+        SystemExit: when the parent is gone already.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:
+        raise SystemExit(f"the supervisor {supervisor} is gone")
+
+
+def pin(cpus: tuple[int, ...]) -> None:
+    """Run on these CPUs only; an empty tuple leaves the mask as it is.
+
+    Raises:
+        OSError: when a CPU is not allowed (any more).
+    """
+    if cpus:
+        os.sched_setaffinity(0, cpus)
+
+
+def find_factory(name: str) -> Factory:
+    """The function that ``module:function`` names."""
+    module, _, function = name.partition(":")
+    found: Factory = getattr(import_module(module), function)
+    return found
+
+
+class ShardProcess(MultiService):
+    """Runs the service of a shard and ends the process when it is told to or orphaned."""
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, boot: Boot, channel: ShardChannel, factory: Factory) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._boot = boot
+        self._channel = channel
+        self._factory = factory
+
+    def startService(self) -> None:
+        """Build and start the shard's service.
+
+        Raises:
+            Exception: whatever the service raises; twistd then ends the process.
+        """
+        signals.leave_to_supervisor()
+        self._reactor.callWhenRunning(signals.leave_to_supervisor)
+        self._channel.ends_with(self._drained, self._orphaned)
+        try:
+            self._factory(self._boot, self._channel, self._reactor).setServiceParent(self)
+            super().startService()
+        except StartError as error:
+            # Not raised: the reactor has to run for the supervisor to hear of it.
+            self._log.critical("shard {shard}: {text}", shard=self._boot.shard, text=str(error))
+            self._channel.fatal(error.exit_code, str(error))
+
+    def _drained(self) -> None:
+        self._stop()
+
+    def _orphaned(self) -> None:
+        self._log.critical("the supervisor is gone: this shard ends")
+        self._reactor.callLater(ORPHAN_S, os._exit, 1)
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._reactor.running:
+            self._reactor.stop()

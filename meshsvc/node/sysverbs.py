@@ -1,0 +1,54 @@
+"""The verbs every shard answers: ``sys.echo``, ``sys.info`` and, on shard 0, ``sys.tag``.
+
+To add a verb to meshsvc itself, add it here; an application registers its own with
+``mesh.verbs.register``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from meshsvc import __version__
+from meshsvc.messaging.dispatch import Call
+from meshsvc.messaging.service import Messaging
+from meshsvc.node.boot import Boot
+
+
+def register(messaging: Messaging, boot: Boot, pid: int, started: float) -> None:
+    """Register the verbs of every shard.
+
+    Args:
+        messaging: of this shard.
+        boot: who this shard is.
+        pid: of this process.
+        started: the reactor's time at its start, in seconds.
+    """
+
+    def info(call: Call) -> dict[str, Any]:
+        """Who answers: node, shard, its life, its process and what it can be asked."""
+        return {
+            "node": boot.name,
+            "id": boot.node_id,
+            "shard": boot.shard,
+            "shards": boot.shards,
+            "generation": boot.incarnation,
+            "incarnation": boot.shard_incarnation,
+            "pid": pid,
+            "uptime_s": round(call.now - started, 3),
+            "version": __version__,
+            "verbs": messaging.registered(),
+        }
+
+    messaging.register("sys.echo", lambda call: call.payload)
+    messaging.register("sys.info", info)
+
+
+def register_tagging(messaging: Messaging, set_tag: Callable[[str, object], None]) -> None:
+    """Register ``sys.tag`` on shard 0: [key, value] sets a label of the node."""
+
+    def tag(call: Call) -> None:
+        key, value = call.payload
+        set_tag(str(key), value)
+
+    messaging.register("sys.tag", tag)

@@ -1,0 +1,221 @@
+"""What an application talks to: a shard, a node, the owner of a key, everyone.
+
+A target is resolved each time it is used, so it may be kept: the name may appear, restart
+or move meanwhile. What cannot be resolved is ``Disconnected``, like what cannot be reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, DeferredList, fail
+
+from meshsvc.errors import CallError, Disconnected, NoOwner, NoSuchTarget
+from meshsvc.messaging.lanes import Lane
+from meshsvc.messaging.service import Messaging
+from meshsvc.model import LinkClass, NodeId, Sent, ShardAddress, ShardId
+
+DEFAULT_TIMEOUT_S = 5.0
+
+
+class Directory(Protocol):
+    """Who is there, as targets need to know it."""
+
+    def node_named(self, name: str) -> tuple[NodeId, int] | None:
+        """The id and number of shards of a member, by name or id; None when not listed."""
+
+    def owner(self, key: str | bytes) -> ShardAddress | None:
+        """The shard that owns a key now; None while the mesh has not formed."""
+
+    def everyone(self) -> Sequence[tuple[str, NodeId, int]]:
+        """Name, id and number of shards of every node alive, this one included."""
+
+
+class ShardTarget:
+    """One shard of one node, known by its address."""
+
+    def __init__(
+        self, messaging: Messaging, address: ShardAddress, link_class: LinkClass = LinkClass.DATA
+    ) -> None:
+        self.address = address
+        self._messaging = messaging
+        self._class = link_class
+
+    @property
+    def _lane(self) -> Lane:
+        return self._messaging.lane(self.address, self._class)
+
+    def ask(
+        self, verb: str, payload: object = None, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Deferred[Any]:
+        """Ask this shard; see ``Messaging.ask``."""
+        return self._messaging.ask_lane(self._lane, verb, payload, timeout_s)
+
+    def tell(self, verb: str, payload: object = None) -> Sent:
+        """Tell this shard; see ``Messaging.tell``."""
+        return self._messaging.tell_lane(self._lane, verb, payload)
+
+
+class _Resolved:
+    """A target whose address is found anew each time."""
+
+    def __init__(self, messaging: Messaging, directory: Directory) -> None:
+        self._messaging = messaging
+        self._directory = directory
+
+    @property
+    def address(self) -> ShardAddress:
+        """Where it is now.
+
+        Raises:
+            NoSuchTarget: when there is no such node or shard.
+            NoOwner: when no node owns the key.
+        """
+        raise NotImplementedError
+
+    def _target(self) -> ShardTarget:
+        return ShardTarget(self._messaging, self.address)
+
+    def ask(
+        self, verb: str, payload: object = None, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Deferred[Any]:
+        """Ask, wherever it is now; see ``Messaging.ask``."""
+        try:
+            target = self._target()
+        except (NoSuchTarget, NoOwner) as error:
+            return fail(Disconnected(f"asking {verb}: {error}"))
+        return target.ask(verb, payload, timeout_s)
+
+    def tell(self, verb: str, payload: object = None) -> Sent:
+        """Tell, wherever it is now; see ``Messaging.tell``."""
+        try:
+            target = self._target()
+        except (NoSuchTarget, NoOwner):
+            return Sent.DISCONNECTED
+        return target.tell(verb, payload)
+
+
+class NodeTarget(_Resolved):
+    """A node by name: any shard of it, or a given one."""
+
+    def __init__(
+        self,
+        messaging: Messaging,
+        directory: Directory,
+        name: str,
+        index: int | None,
+        near: int,
+        link_class: LinkClass = LinkClass.DATA,
+    ) -> None:
+        super().__init__(messaging, directory)
+        self.name = name
+        self._index = index
+        self._near = near
+        self._class = link_class
+
+    def shard(self, index: int) -> NodeTarget:
+        """One shard of the node, by its index."""
+        return NodeTarget(
+            self._messaging, self._directory, self.name, index, self._near, self._class
+        )
+
+    def over(self, link_class: LinkClass) -> NodeTarget:
+        """The same target over another class of link (``LinkClass.CONTROL`` for probes)."""
+        return NodeTarget(
+            self._messaging, self._directory, self.name, self._index, self._near, link_class
+        )
+
+    @property
+    def address(self) -> ShardAddress:
+        """The shard asked for, or the one at this shard's own position."""
+        found = self._directory.node_named(self.name)
+        if found is None:
+            raise NoSuchTarget(f"no member is called {self.name!r}: see `meshsvc members`")
+        node, shards = found
+        index = self._near % shards if self._index is None else self._index
+        if not 0 <= index < shards:
+            raise NoSuchTarget(f"{self.name} has shards 0 to {shards - 1}, not {index}")
+        return ShardAddress(node, ShardId(index))
+
+    def _target(self) -> ShardTarget:
+        return ShardTarget(self._messaging, self.address, self._class)
+
+
+class OwnerTarget(_Resolved):
+    """Whichever shard of the cluster owns a key."""
+
+    def __init__(self, messaging: Messaging, directory: Directory, key: str | bytes) -> None:
+        super().__init__(messaging, directory)
+        self.key = key
+
+    @property
+    def address(self) -> ShardAddress:
+        """The owner now."""
+        owner = self._directory.owner(self.key)
+        if owner is None:
+            raise NoOwner("no node owns any key yet: the mesh has not formed")
+        return owner
+
+
+@dataclass(frozen=True, slots=True)
+class Answers(Mapping[str, Any]):
+    """What a query brought in, by node name; ``errors`` holds why others did not answer."""
+
+    replies: dict[str, Any] = field(default_factory=dict)
+    errors: dict[str, CallError] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The names of the nodes that did not answer, sorted."""
+        return tuple(sorted(self.errors))
+
+    def __getitem__(self, name: str) -> Any:
+        return self.replies[name]
+
+    def __iter__(self) -> Any:
+        return iter(self.replies)
+
+    def __len__(self) -> int:
+        return len(self.replies)
+
+
+class Everyone:
+    """Every node that is alive, this one included."""
+
+    def __init__(self, messaging: Messaging, directory: Directory) -> None:
+        self._messaging = messaging
+        self._directory = directory
+
+    def tell(self, verb: str, payload: object = None) -> dict[ShardAddress, Sent]:
+        """Tell every shard of every node; returns what became of each."""
+        return {
+            address: self._messaging.tell(address, verb, payload)
+            for _, node, shards in self._directory.everyone()
+            for address in (ShardAddress(node, ShardId(index)) for index in range(shards))
+        }
+
+    def query(
+        self, verb: str, payload: object = None, timeout_s: float = DEFAULT_TIMEOUT_S
+    ) -> Deferred[Answers]:
+        """Ask shard 0 of every node; fires when all have answered or failed."""
+        asked = list(self._directory.everyone())
+        waiting = [
+            self._messaging.ask(ShardAddress(node, ShardId(0)), verb, payload, timeout_s)
+            for _, node, _ in asked
+        ]
+
+        def collect(results: list[tuple[bool, Any]]) -> Answers:
+            answers = Answers()
+            for (name, _, _), (ok, value) in zip(asked, results, strict=True):
+                if ok:
+                    answers.replies[name] = value
+                else:
+                    error = value.value
+                    answers.errors[name] = (
+                        error if isinstance(error, CallError) else Disconnected(str(error))
+                    )
+            return answers
+
+        return DeferredList(waiting, consumeErrors=True).addCallback(collect)
