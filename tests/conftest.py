@@ -49,24 +49,30 @@ class LoggedErrors:
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Observe one event."""
-        if event.get("log_failure") is not None or event.get("log_level") is LogLevel.critical:
+        if (event.get("log_failure") or event.get("failure")) is not None or event.get(
+            "log_level"
+        ) is LogLevel.critical:
             self.events.append(event)
 
     def flush(self, *types: type[BaseException]) -> list[Failure]:
         """Take out the failures of these exception types, of all types when none are given."""
         taken, kept = [], []
         for event in self.events:
-            failure = event.get("log_failure")
+            failure = event.get("log_failure") or event.get("failure")
             expected = not types or (failure is not None and failure.check(*types))
             (taken if expected else kept).append(event)
         self.events = kept
-        return [event["log_failure"] for event in taken if event.get("log_failure")]
+        return [
+            (event.get("log_failure") or event.get("failure"))
+            for event in taken
+            if (event.get("log_failure") or event.get("failure"))
+        ]
 
     def texts(self) -> list[str]:
         """One line or traceback for each event that is left."""
         return [
-            event["log_failure"].getTraceback()
-            if event.get("log_failure") is not None
+            (event.get("log_failure") or event.get("failure")).getTraceback()
+            if (event.get("log_failure") or event.get("failure")) is not None
             else str(event.get("log_format") or event.get("log_text"))
             for event in self.events
         ]

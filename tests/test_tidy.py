@@ -20,6 +20,9 @@ PACKAGE = ROOT / "meshsvc"
 
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 50
+MAX_TABLE_LINES = 100
+"""For the function that builds a machine: its table is read as one, from top to bottom."""
+
 MAX_PARAMETERS = 7
 MAX_STATES = 10
 
@@ -108,7 +111,9 @@ def oversize(path: Path) -> Iterator[str]:
     for function in functions(path):
         where = f"{rel(path)}:{function.lineno} {function.name}"
         size = (function.end_lineno or function.lineno) - function.lineno + 1
-        if size > MAX_FUNCTION_LINES:
+        table = rel(path).removeprefix("meshsvc/") in MACHINES
+        table = table and function.name.startswith("_build")
+        if size > (MAX_TABLE_LINES if table else MAX_FUNCTION_LINES):
             yield f"{where} has {size} lines"
         args = function.args
         named = {a.arg for a in (*args.posonlyargs, *args.args, *args.kwonlyargs)}

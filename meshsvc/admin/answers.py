@@ -71,7 +71,9 @@ def to_json(value: object) -> bytes:
 
 
 def _plain(value: object, depth: int) -> object:
-    if isinstance(value, dict | list | tuple | set | frozenset) and depth < MAX_DEPTH:
+    if isinstance(value, dict | list | tuple | set | frozenset):
+        if depth >= MAX_DEPTH:
+            return "..."
         if isinstance(value, dict):
             return {_key(key): _plain(item, depth + 1) for key, item in value.items()}
         return [_plain(item, depth + 1) for item in value]

@@ -77,7 +77,8 @@ class _Scrape:
         if not (_NAME.fullmatch(name) and all(map(_NAME.fullmatch, labels))):
             self.skipped += 1
             return
-        family = self._family(name.removesuffix("_total") if kind == "c" else name, type_)
+        exposed = name.removesuffix("_total") + "_total" if kind == "c" else name
+        family = self._family(exposed, type_)
         if family.type != type_:
             self.skipped += 1
             return
@@ -89,8 +90,9 @@ class _Scrape:
 
         found = self.families.get(name)
         if found is None:
-            text = HELP.get(name) or HELP.get(f"{name}_total") or name.replace("_", " ") + "."
-            found = self.families[name] = Metric(name, text, type_)
+            text = HELP.get(name) or name.replace("_", " ") + "."
+            base = name.removesuffix("_total") if type_ == "counter" else name
+            found = self.families[name] = Metric(base, text, type_)
         return found
 
 

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import CancelledError
+
 from meshsvc.admin.answers import Problem, read_object
 from meshsvc.admin.events import MAX_STREAMS, EventStream
 from meshsvc.admin.metrics import CONTENT_TYPE, expose
@@ -166,6 +168,8 @@ def _later(request: AdminRequest, asking: Deferred[Any], shape: Callable[[Any], 
         asking.cancel()
 
     def failed(failure: Failure) -> None:
+        if failure.check(CancelledError) is not None:
+            return  # by ``gone``: there is nobody to tell
         assert failure.value is not None
         request.fail(failure.value)
 

@@ -73,6 +73,7 @@ class Life:
     said: list[Said] = field(default_factory=list)
 
     def become(self, status: Status, *said: Said) -> None:
+        """Take a status on, and say what follows from it."""
         self.status = status
         self.said.extend(said)
 

@@ -6,7 +6,7 @@ rows that changed after an index, so that a copy is brought up to date in order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -86,13 +86,13 @@ class Member:
         )
 
 
-def member_of(state: EndpointState, status: Status, rtt_ms: float | None) -> Member:
+def member_of(state: EndpointState, status: Status) -> Member:
     """The row of an endpoint state."""
     info = state.info
     values = {key: entry[0] for key, entry in state.values.items() if key not in INTERNAL}
     return Member(
         *(state.node_id, info.name, status, state.generation, state.version),
-        *(info.address, info.shards, values, rtt_ms),
+        *(info.address, info.shards, values),
     )
 
 
@@ -102,7 +102,9 @@ class View:
     A fresh round trip is no change: it is filled in when rows are read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rtt_ms: Callable[[NodeId], float | None]) -> None:
+        """``rtt_ms`` answers the round trip to a node, if one was measured."""
+        self._rtt_ms = rtt_ms
         self.index = 0
         self._members: dict[NodeId, Member] = {}
         self._changed_at: dict[NodeId, int] = {}
@@ -114,26 +116,23 @@ class View:
         self._changed_at.pop(member.node_id, None)
         self._changed_at[member.node_id] = self.index
 
-    def measured(self, node_id: NodeId, rtt_ms: float) -> None:
-        """Note a round trip."""
-        member = self._members.get(node_id)
-        if member is not None:
-            self._members[node_id] = replace(member, rtt_ms=rtt_ms)
-
     def get(self, node_id: NodeId) -> Member | None:
         """The row of a node."""
-        return self._members.get(node_id)
+        member = self._members.get(node_id)
+        return None if member is None else replace(member, rtt_ms=self._rtt_ms(node_id))
 
     def all(self) -> tuple[Member, ...]:
         """Every row, by name."""
-        return tuple(sorted(self._members.values(), key=lambda m: (m.name, m.node_id)))
+        found = (replace(m, rtt_ms=self._rtt_ms(m.node_id)) for m in self._members.values())
+        return tuple(sorted(found, key=lambda m: (m.name, m.node_id)))
 
     def since(self, index: int) -> tuple[int, bool, list[list[object]]]:
         """(index, whether the rows are the whole view, rows changed after ``index``)."""
         behind = self.index - index
         if index <= 0 or not 0 <= behind <= MAX_MISSED:
-            return self.index, True, [member.row() for member in self._members.values()]
-        return self.index, False, [self._members[node].row() for node in self._newer(index)]
+            return self.index, True, [member.row() for member in self.all()]
+        rows = [member.row() for node in self._newer(index) if (member := self.get(node))]
+        return self.index, False, rows
 
     def _newer(self, index: int) -> Iterable[NodeId]:
         # Insertion order is the order of change, so the newest are found from the end.

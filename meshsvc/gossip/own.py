@@ -64,7 +64,9 @@ class OwnState:
         for key, (value, size) in checked.items():
             if size:
                 kept[key] = (value, self._next())
-        gone = [key for key, (_, size) in checked.items() if not size and kept.pop(key, None)]
+        gone = [key for key, (_, size) in checked.items() if not size and key in kept]
+        for key in gone:
+            del kept[key]
         if gone or KEYS not in kept:
             kept[KEYS] = (sorted({*kept, KEYS, BEAT}), self._next())
         self._publish(kept)
@@ -90,7 +92,7 @@ class OwnState:
 
 def _checked(key: str, value: Any) -> tuple[Any, int]:
     """The value as a peer will see it, and its cost in bytes; 0 for a deletion."""
-    if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY or key in INTERNAL:
+    if not 0 < len(key) <= MAX_KEY or key in INTERNAL:
         raise BadValue(
             f"{key!r} cannot be gossiped: a key has 1 to {MAX_KEY} characters and is none of"
             f" {', '.join(sorted(INTERNAL))}"

@@ -1,8 +1,11 @@
-"""The times and bounds of gossip, as ``[gossip]`` of the config sets them."""
+"""What a membership is set up with, and the phases it goes through."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
+
+from meshsvc.model import Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +27,20 @@ class Settings:
     suspicion_s: float = 1.0
     shadow_s: float = 10.0
     shadow_required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Contacts:
+    """Where the cluster may be found: configured seeds, and nodes known in an earlier life."""
+
+    seeds: tuple[Address, ...] = ()
+    remembered: tuple[Address, ...] = ()
+
+
+class Phase(Enum):
+    """Where this node stands with the cluster."""
+
+    IDLE = "idle"
+    SHADOW = "shadow"
+    MEMBER = "member"
+    STOPPED = "stopped"

@@ -11,7 +11,7 @@ who knows everything up to there; otherwise a version would be skipped for good.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import blake2b
@@ -233,7 +233,7 @@ def _is_address(value: object) -> bool:
         return False
 
 
-_STANDARD = {
+_STANDARD: dict[str, Callable[[Any], bool]] = {
     "name": lambda value: type(value) is str and 0 < len(value) <= MAX_KEY,
     "address": _is_address,
     "shards": lambda value: type(value) is int and 1 <= value <= 256,

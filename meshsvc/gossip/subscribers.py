@@ -7,6 +7,7 @@ An overrun drops what is queued and marks the queue; the next event taken is the
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from meshsvc.gossip.events import AnyEvent, Event, Resync
 from meshsvc.gossip.members import Member
@@ -40,9 +41,9 @@ class EventQueue:
         self._overrun = True
         return False
 
-    def take(self, view: tuple[Member, ...], now: float) -> AnyEvent | None:
-        """The next event, or None; ``view`` is what a resync would show, at ``now``."""
+    def take(self, view: Callable[[], tuple[Member, ...]], now: float) -> AnyEvent | None:
+        """The next event, or None; ``view`` answers what a resync shows, at ``now``."""
         if self._overrun:
             self._overrun = False
-            return Resync(view, now)
+            return Resync(view(), now)
         return self._events.popleft() if self._events else None

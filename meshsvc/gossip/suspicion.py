@@ -47,9 +47,11 @@ class Suspicion:
     @property
     def deadline(self) -> float:
         """When it convicts, unless it is cleared."""
-        high = self.low_s * SPREAD if self.needed else self.low_s
-        share = log(min(len(self.accusers), self.needed) + 1) / log(self.needed + 1 or 2)
-        span = high - (high - self.low_s) * share if self.needed else self.low_s
+        span = self.low_s
+        if self.needed:
+            confirmed = min(len(self.accusers), self.needed)
+            unconfirmed = 1.0 - log(confirmed + 1) / log(self.needed + 1)
+            span *= 1.0 + (SPREAD - 1.0) * unconfirmed
         return self.started + span + self.credit_s
 
     @property

@@ -140,12 +140,14 @@ class Watch:
         watched = self._watched.get(node)
         if watched is not None and watched.life.status in (*_UNPROVEN, Status.SUSPECT):
             self._probe(node, watched, now)
+            self._conclude(now)
 
     def link_lost(self, node: NodeId, now: float) -> None:
         """The link to a node ended: a hint, no more, which calls for a probe at once."""
         watched = self._watched.get(node)
         if watched is not None and watched.life.status in _LIVE:
             self._probe(node, watched, now)
+            self._conclude(now)
 
     def accused(self, accuser: NodeId, node: NodeId, generation: int, now: float) -> None:
         """``accuser`` suspects a life of a node."""
@@ -160,18 +162,28 @@ class Watch:
         if news:
             relays = [n for n in self.some_alive(node, RELAYS + 1) if n != accuser][:RELAYS]
             self._accuse(relays, accuser, node, generation)
+        self._conclude(now)
 
     def refuted(self, node: NodeId, now: float) -> None:
         """A node said, later than it was suspected, that it lives."""
-        self._step(node, Liveness.refuted.__name__, now)
+        watched = self._watched.get(node)
+        if watched is not None:
+            watched.machine.refuted()
+            self._settle(node, watched, now)
 
     def shut_down(self, node: NodeId, now: float) -> None:
         """The known life of a node said that it stops."""
-        self._step(node, Liveness.shut_down.__name__, now)
+        watched = self._watched.get(node)
+        if watched is not None:
+            watched.machine.shut_down()
+            self._settle(node, watched, now)
 
     def removed(self, node: NodeId, now: float) -> None:
         """A node was taken out of the cluster."""
-        self._step(node, Liveness.removed.__name__, now)
+        watched = self._watched.get(node)
+        if watched is not None:
+            watched.machine.removed()
+            self._settle(node, watched, now)
 
     def echo_done(self, token: int, answered: int | None, now: float) -> None:
         """As ``Detector.echo_done``."""
@@ -185,11 +197,12 @@ class Watch:
         well = [n for n, w in self._watched.items() if w.life.status is Status.ALIVE]
         unproven = self.unproven()
         near = [node for node in unproven if node in self._linked][:MAX_PROBES_A_ROUND]
-        for node in {*self._well.next(well), *self._unproven.next(unproven), *near}:
+        turns = [*self._well.next(well), *self._unproven.next(unproven), *near]
+        for node in dict.fromkeys(turns):
             self._probe(node, self._watched[node], now)
         for node in unproven:
             if now - self._watched[node].since >= PATIENCE_S:
-                self._step(node, Liveness.expired.__name__, now)
+                self._expire(node, now)
         self._conclude(now)
 
     def tick(self, now: float) -> None:
@@ -198,8 +211,8 @@ class Watch:
         self._conclude(now)
         expired, again = self._suspicions.take_due(now)
         for node in expired:
-            self._step(node, Liveness.expired.__name__, now)
             self._suspicions.clear(node)
+            self._expire(node, now)
         for node in again:
             self._probe(node, self._watched[node], now)
         self._conclude(now)
@@ -230,15 +243,65 @@ class Watch:
 
     # --- steps ---------------------------------------------------------------------------
 
+    def _expire(self, node: NodeId, now: float) -> None:
+        watched = self._watched[node]
+        watched.machine.expired()
+        self._said(node, watched, now)
+
     def _probe(self, node: NodeId, watched: _Watched, now: float) -> None:
         unproven = watched.life.status in _UNPROVEN
         self._detector.probe(node, watched.generation, now, direct_only=unproven)
-        self._sent()
 
-    def _sent(self) -> None:
-        out, outcomes = self._detector.take()
-        self._report.out.extend(out)
-        self._outcomes(outcomes)
+    def _conclude(self, now: float) -> None:
+        """Carry out what probes came to, which may start others; each ends at most once."""
+        while True:
+            out, outcomes = self._detector.take()
+            self._report.out.extend(out)
+            if not outcomes:
+                return
+            for outcome in outcomes:
+                self._outcome(outcome, now)
 
-    def _outcomes(self, outcomes: list[Outcome]) -> None:
-        raise NotImplementedError
+    def _outcome(self, outcome: Outcome, now: float) -> None:
+        node, generation, result = outcome
+        watched = self._watched.get(node)
+        if watched is None or watched.generation != generation:
+            return
+        if result is Result.NEWER:
+            self._report.outdated.append(node)
+        elif result is Result.ECHOED:
+            watched.machine.echoed()
+        elif result is Result.VOUCHED:
+            watched.machine.vouched()
+        else:
+            watched.machine.probe_failed()
+        self._said(node, watched, now)
+
+    def _settle(self, node: NodeId, watched: _Watched, now: float) -> None:
+        self._said(node, watched, now)
+        self._conclude(now)
+
+    def _said(self, node: NodeId, watched: _Watched, now: float) -> None:
+        said, watched.life.said = watched.life.said, []
+        for what in said:
+            if what is Said.PROBE:
+                self._probe(node, watched, now)
+                continue
+            if what is Said.SUSPECT:
+                self._suspect(node, watched, now)
+            else:
+                self._suspicions.clear(node)
+            if what in (Said.RESTARTED, Said.LEFT, Said.REMOVED):
+                self._detector.forget(node)
+            self._report.said.append((node, what, watched.life.announced))
+
+    def _suspect(self, node: NodeId, watched: _Watched, now: float) -> None:
+        generation = watched.generation
+        self._suspicions.start(node, generation, len(self.live()) + 1, now)
+        self._accuse([node, *self.some_alive(node, FANOUT)], self._me, node, generation)
+
+    def _accuse(
+        self, hearers: list[NodeId], accuser: NodeId, suspect: NodeId, generation: int
+    ) -> None:
+        told = [accuser, suspect, generation]
+        self._report.out.extend(Tell(hearer, ACCUSE, told) for hearer in hearers)

@@ -70,6 +70,9 @@ class _Dial(Protocol):
     def _old_link_lost(self, now: float) -> None:
         """As ``link_lost``, of a link that had lived long."""
 
+    def _link_barred(self, now: float) -> None:
+        """As ``link_lost``, for a reason that lasts."""
+
 
 @dataclass
 class _Core:
@@ -78,10 +81,18 @@ class _Core:
     linked_at: float = 0.0
     until: float | None = None
 
+    def run(self, now: float) -> None:
+        """A run of the retry is on, whether it was due or came early."""
+        self.until = None
+        due_at = self.retry.deadline()
+        if due_at is None:
+            self.retry.start(now)
+        else:
+            self.retry.tick(max(now, due_at))
+
     def connect(self, now: float) -> None:
         """Begin a dial."""
-        self.until = None
-        self.retry.start(now)
+        self.run(now)
         self.effects.append(Connect())
 
     def back_off(self, now: float, at_least_s: float = 0.0) -> None:
@@ -89,6 +100,43 @@ class _Core:
         self.retry.failed(now)
         policy_until = self.retry.deadline()
         self.until = max(now + at_least_s, policy_until if policy_until is not None else now)
+
+
+def _dial_afresh(machine: _Dial, core: _Core, now: float) -> None:
+    core.retry.stop()
+    core.connect(now)
+
+
+def _dial_again(machine: _Dial, core: _Core, now: float) -> None:
+    core.connect(now)
+
+
+def _rest(machine: _Dial, core: _Core, now: float) -> None:
+    core.linked_at = now
+    core.run(now)
+    core.retry.succeeded(now)
+
+
+def _wait(machine: _Dial, core: _Core, now: float) -> None:
+    core.back_off(now)
+
+
+def _wait_long(machine: _Dial, core: _Core, now: float) -> None:
+    core.back_off(now, LONG_WAIT_S)
+
+
+def _wait_for_the_other(machine: _Dial, core: _Core, now: float) -> None:
+    core.until = now + DUPLICATE_WAIT_S
+
+
+def _stop(machine: _Dial, core: _Core) -> None:
+    core.until = None
+    core.retry.stop()
+
+
+def _abandon(machine: _Dial, core: _Core) -> None:
+    _stop(machine, core)
+    core.effects.append(Abandon())
 
 
 def _build_dial() -> Callable[[_Core], _Dial]:
@@ -111,6 +159,7 @@ def _build_dial() -> Callable[[_Core], _Dial]:
     for state in (idle, dialing, waiting, stopped):
         state.upon(_Dial.link_lost).loop().returns(None)
         state.upon(_Dial._old_link_lost).loop().returns(None)
+        state.upon(_Dial._link_barred).loop().returns(None)
     # A timer that fired just before it was cancelled.
     for state in (idle, dialing, up, stopped):
         state.upon(_Dial.due).loop().returns(None)
@@ -120,52 +169,20 @@ def _build_dial() -> Callable[[_Core], _Dial]:
     # Forgotten twice.
     stopped.upon(_Dial.forget).loop().returns(None)
 
-    @idle.upon(_Dial.keep).to(dialing)
-    @stopped.upon(_Dial.keep).to(dialing)
-    @up.upon(_Dial._old_link_lost).to(dialing)
-    def dial(machine: _Dial, core: _Core, now: float) -> None:
-        core.retry.stop()
-        core.connect(now)
-
-    @waiting.upon(_Dial.due).to(dialing)
-    def dial_again(machine: _Dial, core: _Core, now: float) -> None:
-        core.connect(now)
-
-    @idle.upon(_Dial.linked).to(up)
-    @dialing.upon(_Dial.linked).to(up)
-    @waiting.upon(_Dial.linked).to(up)
-    def rest(machine: _Dial, core: _Core, now: float) -> None:
-        core.linked_at = now
-        core.until = None
-        core.retry.start(now)
-        core.retry.succeeded(now)
-
-    @dialing.upon(_Dial.failed).to(waiting)
-    @up.upon(_Dial.link_lost).to(waiting)
-    def wait(machine: _Dial, core: _Core, now: float) -> None:
-        core.back_off(now)
-
-    @dialing.upon(_Dial.refused).to(waiting)
-    def wait_long(machine: _Dial, core: _Core, now: float) -> None:
-        core.back_off(now, LONG_WAIT_S)
-
-    @dialing.upon(_Dial.duplicate).to(waiting)
-    def wait_for_the_other(machine: _Dial, core: _Core, now: float) -> None:
-        core.until = now + DUPLICATE_WAIT_S
-
-    @idle.upon(_Dial.forget).to(stopped)
-    @up.upon(_Dial.forget).to(stopped)
-    @waiting.upon(_Dial.forget).to(stopped)
-    def rest_for_good(machine: _Dial, core: _Core) -> None:
-        core.until = None
-        core.retry.stop()
-
-    @dialing.upon(_Dial.forget).to(stopped)
-    def abandon(machine: _Dial, core: _Core) -> None:
-        core.until = None
-        core.retry.stop()
-        core.effects.append(Abandon())
-
+    idle.upon(_Dial.keep).to(dialing)(_dial_afresh)
+    stopped.upon(_Dial.keep).to(dialing)(_dial_afresh)
+    waiting.upon(_Dial.due).to(dialing)(_dial_again)
+    for state in (idle, dialing, waiting):
+        state.upon(_Dial.linked).to(up)(_rest)
+    dialing.upon(_Dial.failed).to(waiting)(_wait)
+    dialing.upon(_Dial.refused).to(waiting)(_wait_long)
+    dialing.upon(_Dial.duplicate).to(waiting)(_wait_for_the_other)
+    up.upon(_Dial.link_lost).to(waiting)(_wait)
+    up.upon(_Dial._old_link_lost).to(dialing)(_dial_afresh)
+    up.upon(_Dial._link_barred).to(waiting)(_wait_long)
+    for state in (idle, up, waiting):
+        state.upon(_Dial.forget).to(stopped)(_stop)
+    dialing.upon(_Dial.forget).to(stopped)(_abandon)
     return builder.build()
 
 
@@ -199,9 +216,11 @@ class Dial:
         """The dial was refused because there is a link."""
         self._machine.duplicate(now)
 
-    def link_lost(self, now: float) -> None:
-        """The last link to the target is gone."""
-        if now - self._core.linked_at > STABLE_AFTER_S:
+    def link_lost(self, now: float, *, heals: bool = True) -> None:
+        """The last link to the target is gone, for a reason that heals or that lasts."""
+        if not heals:
+            self._machine._link_barred(now)
+        elif now - self._core.linked_at > STABLE_AFTER_S:
             self._machine._old_link_lost(now)
         else:
             self._machine.link_lost(now)

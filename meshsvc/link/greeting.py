@@ -17,6 +17,14 @@ from meshsvc.link.pairing import LinkKey
 from meshsvc.model import Address, Epoch, Incarnation, LinkClass, NodeId, NodeInfo
 from meshsvc.wire.messages import Confirm, Hello, Refusal
 
+MAX_TEXT = 500
+"""Characters of a peer's explanation that are kept and logged."""
+
+
+def printable(text: str) -> str:
+    """A peer's words as they may be shown and logged."""
+    return "".join(c if c.isprintable() else "?" for c in text[:MAX_TEXT])
+
 
 class Greeting:
     """One handshake's content. ``gate`` gets the epochs that the two Hellos tell."""

@@ -85,6 +85,35 @@ class _Core:
     effects: list[Effect] = field(default_factory=list)
 
 
+def _greet(machine: _Handshake, core: _Core) -> None:
+    core.effects.append(SayHello())
+
+
+def _confirm(machine: _Handshake, core: _Core) -> None:
+    core.effects += [SayConfirm(), BecomeUp()]
+
+
+def _begin(machine: _Handshake, core: _Core) -> None:
+    core.effects.append(BecomeUp())
+
+
+def _refuse(machine: _Handshake, core: _Core, refusal: Refusal) -> None:
+    core.effects.append(SayRefusal(refusal))
+    core.effects.append(End(refusal.reason, refusal.text, refusal.heals, remote=False))
+
+
+def _drop(machine: _Handshake, core: _Core, refusal: Refusal) -> None:
+    core.effects.append(End(refusal.reason, refusal.text, refusal.heals, remote=False))
+
+
+def _accept_refusal(machine: _Handshake, core: _Core, refusal: Refusal) -> None:
+    core.effects.append(End(refusal.reason, refusal.text, refusal.heals, remote=True))
+
+
+def _finish(machine: _Handshake, core: _Core, end: End) -> None:
+    core.effects.append(end)
+
+
 def _build_handshake() -> Callable[[_Core], _Handshake]:
     builder = TypeMachineBuilder(_Handshake, _Core)
     idle = builder.state("idle")
@@ -110,52 +139,18 @@ def _build_handshake() -> Callable[[_Core], _Handshake]:
     closed.upon(_Handshake.refusal_received).loop().returns(None)
     closed.upon(_Handshake.ended).loop().returns(None)
 
-    @idle.upon(_Handshake.dial).to(dialing)
-    def greet(machine: _Handshake, core: _Core) -> None:
-        core.effects.append(SayHello())
-
-    @accepting.upon(_Handshake.hello_accepted).to(confirming)
-    def answer(machine: _Handshake, core: _Core) -> None:
-        core.effects.append(SayHello())
-
-    @dialing.upon(_Handshake.hello_accepted).to(up)
-    def confirm(machine: _Handshake, core: _Core) -> None:
-        core.effects += [SayConfirm(), BecomeUp()]
-
-    @confirming.upon(_Handshake.confirmed).to(up)
-    def begin(machine: _Handshake, core: _Core) -> None:
-        core.effects.append(BecomeUp())
-
-    @idle.upon(_Handshake.declined).to(closed)
-    @dialing.upon(_Handshake.declined).to(closed)
-    @accepting.upon(_Handshake.declined).to(closed)
-    @confirming.upon(_Handshake.declined).to(closed)
-    def refuse(machine: _Handshake, core: _Core, refusal: Refusal) -> None:
-        end = End(refusal.reason, refusal.text, refusal.heals, remote=False)
-        core.effects += [SayRefusal(refusal), end]
-
+    idle.upon(_Handshake.dial).to(dialing)(_greet)
+    accepting.upon(_Handshake.hello_accepted).to(confirming)(_greet)
+    dialing.upon(_Handshake.hello_accepted).to(up)(_confirm)
+    confirming.upon(_Handshake.confirmed).to(up)(_begin)
+    for state in (idle, dialing, accepting, confirming):
+        state.upon(_Handshake.declined).to(closed)(_refuse)
     # A link that is up is not refused any more: it ends with a Bye, which is not ours to say.
-    @up.upon(_Handshake.declined).to(closed)
-    def drop(machine: _Handshake, core: _Core, refusal: Refusal) -> None:
-        core.effects.append(End(refusal.reason, refusal.text, refusal.heals, remote=False))
-
+    up.upon(_Handshake.declined).to(closed)(_drop)
     # Up is included: the dialer may be up while the acceptor still thinks about it.
-    @idle.upon(_Handshake.refusal_received).to(closed)
-    @dialing.upon(_Handshake.refusal_received).to(closed)
-    @accepting.upon(_Handshake.refusal_received).to(closed)
-    @confirming.upon(_Handshake.refusal_received).to(closed)
-    @up.upon(_Handshake.refusal_received).to(closed)
-    def accept_refusal(machine: _Handshake, core: _Core, refusal: Refusal) -> None:
-        core.effects.append(End(refusal.reason, refusal.text, refusal.heals, remote=True))
-
-    @idle.upon(_Handshake.ended).to(closed)
-    @dialing.upon(_Handshake.ended).to(closed)
-    @accepting.upon(_Handshake.ended).to(closed)
-    @confirming.upon(_Handshake.ended).to(closed)
-    @up.upon(_Handshake.ended).to(closed)
-    def finish(machine: _Handshake, core: _Core, end: End) -> None:
-        core.effects.append(end)
-
+    for state in (idle, dialing, accepting, confirming, up):
+        state.upon(_Handshake.refusal_received).to(closed)(_accept_refusal)
+        state.upon(_Handshake.ended).to(closed)(_finish)
     return builder.build()
 
 

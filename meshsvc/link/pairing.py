@@ -15,10 +15,12 @@ Links of different lives of a peer are no duplicates: the later life wins at onc
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from meshsvc.model import Incarnation, NodeId
+
+H = TypeVar("H")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,35 +42,35 @@ def survivor(a: LinkKey, b: LinkKey) -> LinkKey:
 
 
 @dataclass(slots=True)
-class Candidate:
+class Candidate(Generic[H]):
     """One link that is up at this end; ``handle`` is whatever the caller knows it by."""
 
     key: LinkKey
     incarnation: Incarnation
-    handle: Hashable
+    handle: H
     proven: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Adopt:
+class Adopt(Generic[H]):
     """There was no link to this life of the peer, now there is."""
 
-    handle: Hashable
+    handle: H
 
 
 @dataclass(frozen=True, slots=True)
-class Switch:
+class Switch(Generic[H]):
     """Same peer, same life: ``new`` carries the traffic from here on."""
 
-    old: Hashable
-    new: Hashable
+    old: H
+    new: H
 
 
 @dataclass(frozen=True, slots=True)
-class Retire:
+class Retire(Generic[H]):
     """Say goodbye over this link; ``crossed`` when it may still hold what was sent to us."""
 
-    handle: Hashable
+    handle: H
     reason: str
     crossed: bool = False
 
@@ -80,22 +82,22 @@ class Gone:
     restarted: bool = False
 
 
-Decision = Adopt | Switch | Retire | Gone
+Decision = Adopt[H] | Switch[H] | Retire[H] | Gone
 
 
-class Pairing:
+class Pairing(Generic[H]):
     """The links of one class to one node, of which one carries the traffic."""
 
     def __init__(self) -> None:
-        self._current: Candidate | None = None
-        self._others: list[Candidate] = []
+        self._current: Candidate[H] | None = None
+        self._others: list[Candidate[H]] = []
 
     @property
-    def current(self) -> Candidate | None:
+    def current(self) -> Candidate[H] | None:
         """The link that carries the traffic."""
         return self._current
 
-    def up(self, link: Candidate) -> list[Decision]:
+    def up(self, link: Candidate[H]) -> list[Decision[H]]:
         """A link came up at this end."""
         current = self._current
         if current is None:
@@ -108,15 +110,15 @@ class Pairing:
         self._others.append(link)
         return self._settle()
 
-    def proven(self, handle: Hashable) -> list[Decision]:
+    def proven(self, handle: H) -> list[Decision[H]]:
         """The peer spoke over a link as one does only when it is up there too."""
-        for link in self._all():
+        for link in self.all():
             if link.handle == handle and not link.proven:
                 link.proven = True
                 return self._settle()
         return []
 
-    def ended(self, handle: Hashable) -> list[Decision]:
+    def ended(self, handle: H) -> list[Decision[H]]:
         """A link is gone, or the peer said goodbye over it; unknown ones are ignored."""
         self._others = [link for link in self._others if link.handle != handle]
         current = self._current
@@ -130,23 +132,24 @@ class Pairing:
         self._current = best
         return [Switch(handle, best.handle)]
 
-    def _all(self) -> list[Candidate]:
+    def all(self) -> list[Candidate[H]]:
+        """Every link that is up, the one that carries the traffic first."""
         return [self._current, *self._others] if self._current is not None else []
 
-    def _best(self, links: list[Candidate]) -> Candidate:
+    def _best(self, links: list[Candidate[H]]) -> Candidate[H]:
         best = links[0]
         for link in links[1:]:
             if survivor(best.key, link.key) == link.key:
                 best = link
         return best
 
-    def _restarted(self, link: Candidate) -> list[Decision]:
-        old = self._all()
+    def _restarted(self, link: Candidate[H]) -> list[Decision[H]]:
+        old = self.all()
         self._current, self._others = link, []
-        retired = [Retire(each.handle, "restarted") for each in old]
+        retired: list[Decision[H]] = [Retire(each.handle, "restarted") for each in old]
         return [Gone(restarted=True), *retired, Adopt(link.handle)]
 
-    def _settle(self) -> list[Decision]:
+    def _settle(self) -> list[Decision[H]]:
         old = self._current
         assert old is not None
         best = self._best([old, *self._others])
@@ -154,7 +157,7 @@ class Pairing:
             return []
         losers = [link for link in (old, *self._others) if link is not best]
         self._current, self._others = best, []
-        decisions: list[Decision] = []
+        decisions: list[Decision[H]] = []
         if best is not old:
             decisions.append(Switch(old.handle, best.handle))
         for loser in losers:

@@ -10,16 +10,22 @@ No exception that a peer's bytes cause leaves ``dataReceived``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol as TypingProtocol
+
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, IReactorTime
+from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from meshsvc.errors import WireError
+from meshsvc.link.events import Disposal, Event
 from meshsvc.link.outbox import Outbox
-from meshsvc.model import Sent
+from meshsvc.link.session import Session
+from meshsvc.link.table import Link
+from meshsvc.model import Epoch, Sent
 from meshsvc.wire.frames import MAX_FRAME, FrameBuffer, pack
 from meshsvc.wire.registry import encode_message
 
@@ -241,3 +247,148 @@ class FramedProtocol(TurnProtocol):
         if not self._ended:
             self._ended = True
             self.ended(*self._ending)
+
+
+class LinkOwner(TypingProtocol):
+    """Whoever the events of a link go to."""
+
+    def link_event(self, carrier: LinkProtocol, event: Event) -> None:
+        """One event of its session."""
+
+    def link_gone(self, carrier: LinkProtocol) -> None:
+        """Its connection is gone; nothing comes after this."""
+
+
+class LinkProtocol(TurnProtocol):
+    """Drives one ``Session`` over one connection: a carrier of a ``Link``."""
+
+    def __init__(self, clock: IReactorTime, session: Session, owner: LinkOwner) -> None:
+        super().__init__(clock)
+        self.session = session
+        self.link: Link | None = None
+        self._owner = owner
+        self._timer: IDelayedCall | None = None
+        self._timer_at = 0.0
+        self._draining = False
+
+    @property
+    def remote(self) -> str:
+        """The transport's address of the peer, for people."""
+        peer = self.transport.getPeer() if self.transport is not None else None
+        host = getattr(peer, "host", None)
+        return str(peer) if host is None else f"{host}:{getattr(peer, 'port', '?')}"
+
+    def send(self, message: object) -> Sent:
+        """Queue a message; it leaves at the end of this turn."""
+        sent = self.session.send(message)
+        self.wake()
+        return sent
+
+    def send_body(self, body: bytes) -> Sent:
+        """Queue an encoded envelope; it leaves at the end of this turn."""
+        sent = self.session.send_body(body)
+        self.wake()
+        return sent
+
+    def close(self, reason: str, text: str, *, delivering: bool = False) -> None:
+        """Say goodbye (or refuse, before the link is up), then close."""
+        self.session.close(reason, text, self.clock.seconds(), delivering=delivering)
+        self._drain()
+
+    def set_epoch(self, epoch: Epoch) -> None:
+        """This node adopted an epoch."""
+        self.session.set_epoch(epoch)
+        self._drain()
+
+    def hold(self, held: bool) -> None:
+        """Neither write nor read but for control messages, or do so again."""
+        self.session.hold(held)
+        if self._ready and self.transport is not None:
+            if held:
+                self.transport.pauseProducing()  # type: ignore[attr-defined]
+            else:
+                self.transport.resumeProducing()  # type: ignore[attr-defined]
+                self.wake()
+
+    # --- from the base class and the reactor ---------------------------------------------
+
+    def dataReceived(self, data: bytes) -> None:
+        """Twisted: bytes came."""
+        self.session.receive(data, self.clock.seconds())
+        self._drain()
+
+    def connected_to_peer(self) -> None:
+        """Start the clock of the handshake."""
+        self._drain()
+
+    def take_output(self, max_bytes: int) -> bytes:
+        """From the session."""
+        return self.session.take_output(max_bytes, self.clock.seconds())
+
+    def pauseProducing(self) -> None:
+        """Twisted: the transport's buffer is full."""
+        super().pauseProducing()
+        self.session.blocked(self.clock.seconds())
+
+    def output_taken(self) -> None:
+        """The peer reads."""
+        self.session.blocked(None)
+
+    def disconnected(self, reason: Failure) -> None:
+        """The end."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.session.lost("lost", reason.getErrorMessage(), self.clock.seconds())
+        self._drain()
+        self._owner.link_gone(self)
+
+    def _drain(self) -> None:
+        if self._draining:  # the owner closed the link from within an event
+            return
+        self._draining = True
+        session = self.session
+        try:
+            while events := session.take_events():
+                for event in events:
+                    self._owner.link_event(self, event)
+        finally:
+            self._draining = False
+        if not self._ready:
+            return
+        if session.has_output:
+            self.wake()
+        if session.disposal is Disposal.FLUSH:
+            self.finish()
+        elif session.disposal is Disposal.RESET:
+            self.abort()
+        self._arm()
+
+    def _arm(self) -> None:
+        at = self.session.deadline()
+        # A timer that is early finds out so and is set again: cheaper than moving it each time
+        # bytes come.
+        if at is None or (self._timer is not None and self._timer_at <= at):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self.clock.callLater(max(0.0, at - self.clock.seconds()), self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.session.tick(self.clock.seconds())
+        self._drain()
+
+
+class LinkFactory(Factory):
+    """Builds the protocol of one role; ``build`` makes one link, or None to hang up."""
+
+    noisy = False
+
+    def __init__(self, build: Callable[[], LinkProtocol | None]) -> None:
+        self._build = build
+
+    def buildProtocol(self, addr: IAddress | None) -> LinkProtocol | None:
+        """Twisted: there is a connection."""
+        return self._build()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from meshsvc.errors import WireError, WrongRole
 from meshsvc.link import preface
 from meshsvc.link.admission import Known, Local, heals
+from meshsvc.link.controls import Controls
 from meshsvc.link.events import (
     Disposal,
     Dropped,
@@ -32,7 +33,7 @@ from meshsvc.link.events import (
     Up,
 )
 from meshsvc.link.gate import EpochGate
-from meshsvc.link.greeting import Greeting
+from meshsvc.link.greeting import Greeting, printable
 from meshsvc.link.handshake import (
     DEADLINE_S,
     BecomeUp,
@@ -42,7 +43,6 @@ from meshsvc.link.handshake import (
     SayHello,
     SayRefusal,
 )
-from meshsvc.link.keepalive import Dead, Keepalive
 from meshsvc.link.outbox import Outbox
 from meshsvc.model import Epoch, LinkClass, Sent
 from meshsvc.wire.frames import MAX_FRAME, MAX_FRAME_BEFORE_AUTH, FrameBuffer, pack
@@ -51,9 +51,6 @@ from meshsvc.wire.registry import Role, decode_message, encode_message
 
 LINGER_S = 1.0
 """After our Bye, how long we listen for the peer's last words before closing."""
-
-MAX_TEXT = 500
-"""Characters of a peer's explanation that are kept and logged."""
 
 
 class Session:
@@ -86,16 +83,14 @@ class Session:
         self._greeting = Greeting(me, known, intent, self._gate, preface_wanted=wanted)
         self._outbox = Outbox(limits.max_frames, limits.max_bytes)
         self._frames = FrameBuffer(MAX_FRAME_BEFORE_AUTH)
-        self._alive: Keepalive | None = None
+        self._controls: Controls | None = None
         self._up = self._proven = self._over = self._held = False
         self._delivering = True
         self._until: float | None = now + DEADLINE_S
-        self._pong_due: int | None = None
-        self._ping_due = False
         self._events: list[Event] = []
         self._handshake = Handshake(dialing=self._dialing)
         if intent is not None:
-            self._outbox.put(preface.pack(intent.link_class, me.node_id))
+            self._outbox.put_urgent(preface.pack(intent.link_class, me.node_id))
         self._perform(now)
 
     # --- what the driver and the owner read ----------------------------------------------
@@ -111,6 +106,11 @@ class Session:
         return self._up and not self._over
 
     @property
+    def was_up(self) -> bool:
+        """Whether the link ever came up at this end."""
+        return self._up
+
+    @property
     def agreed(self) -> bool:
         """Whether envelopes may be sent: up, and both ends at the same epoch."""
         return self._up and not self._over and self._gate.agreed
@@ -123,18 +123,18 @@ class Session:
     @property
     def rtt_s(self) -> float | None:
         """The last round trip in seconds."""
-        return self._alive.rtt_s if self._alive is not None else None
+        return self._controls.alive.rtt_s if self._controls is not None else None
 
     @property
     def has_output(self) -> bool:
         """Whether ``take_output`` would give something."""
-        return bool(self._outbox) or self._controls_due
+        return bool(self._outbox) or (self.up and self._controls is not None and self._controls.due)
 
     def deadline(self) -> float | None:
         """When ``tick`` is wanted, in seconds, or None."""
         if self._until is not None:
             return self._until
-        return self._alive.deadline() if self._alive is not None and not self._over else None
+        return self._controls.alive.deadline() if self._controls and not self._over else None
 
     def take_events(self) -> list[Event]:
         """What happened since the last call, oldest first."""
@@ -145,14 +145,15 @@ class Session:
         """Bytes to write, about ``max_bytes`` at most."""
         if self.disposal is Disposal.RESET:
             return b""
-        if self._controls_due:
-            self._queue_controls(now)
+        if self._controls is not None and self._controls.due and not self._over:
+            for message in self._controls.take(now):
+                self._queue_urgent(message)
         return self._outbox.take(max_bytes, urgent_only=self._held)
 
     def blocked(self, since: float | None) -> None:
         """The connection takes no output since then, or does again (None)."""
-        if self._alive is not None:
-            self._alive.blocked_since = since
+        if self._controls is not None:
+            self._controls.alive.blocked_since = since
 
     # --- what the owner does -------------------------------------------------------------
 
@@ -201,8 +202,8 @@ class Session:
         if self._until is not None:
             if now >= self._until:
                 self._run_out(now)
-        elif self._alive is not None and not self._over:
-            self._look_alive(self._alive, now)
+        elif self._controls is not None and not self._over:
+            self._look_alive(self._controls, now)
 
     # --- bytes in ------------------------------------------------------------------------
 
@@ -211,11 +212,11 @@ class Session:
         if self.disposal is not Disposal.KEEP:
             return
         try:
-            if self._alive is None:
+            if self._controls is None:
                 self._receive_early(data, now)
             else:
-                self._alive.received_at = now
-                self._receive_late(data, now)
+                self._controls.alive.received_at = now
+                self._receive_late(self._controls, data, now)
         except WireError as error:
             self._break(error.reason, str(error), now)
         except Exception as error:  # a hole in our checks must not cost more than the link
@@ -225,14 +226,14 @@ class Session:
         data = self._greeting.take_preface(data)
         role = Role.ACCEPTOR if self._dialing else Role.DIALER
         while data and self.disposal is Disposal.KEEP:
-            if self._alive is not None:
-                self._receive_late(data, now)
+            if self._controls is not None:
+                self._receive_late(self._controls, data, now)
                 return
             bodies, data = self._frames.take(data, 1)
             for body in bodies:
                 self._greet(decode_message(body, role), now)
 
-    def _receive_late(self, data: bytes, now: float) -> None:
+    def _receive_late(self, controls: Controls, data: bytes, now: float) -> None:
         for body in self._frames.feed(data):
             if self.disposal is not Disposal.KEEP:
                 return
@@ -247,7 +248,7 @@ class Session:
             if type(message) is Envelope:
                 self._envelope(message)
             else:
-                self._message(message, now)
+                self._message(controls, message, now)
 
     def _late_refusal(self, body: bytes, now: float) -> None:
         # The acceptor may still refuse a dialer that is up already, until it is up itself.
@@ -287,7 +288,7 @@ class Session:
         theirs = Epoch(refusal.term, refusal.attempt)
         if refusal.reason == "epoch-low" and theirs.minted and theirs > self._gate.mine:
             self._events.append(EpochSeen(theirs))
-        reason, text = _printable(refusal.reason), _printable(refusal.text)
+        reason, text = printable(refusal.reason), printable(refusal.text)
         self.disposal = Disposal.FLUSH
         self._handshake.refusal_received(
             Refusal(reason, text, theirs.term, theirs.attempt, refusal.heals)
@@ -303,10 +304,10 @@ class Session:
         for effect in self._handshake.take_effects():
             match effect:
                 case SayHello():
-                    self._queue(self._greeting.my_hello())
+                    self._queue_urgent(self._greeting.my_hello())
                 case SayConfirm():
                     assert self._greeting.intent is not None
-                    self._queue(Confirm(self._greeting.intent.dial))
+                    self._queue_urgent(Confirm(self._greeting.intent.dial))
                 case SayRefusal(refusal):
                     self._outbox.put_last(pack(encode_message(refusal)))
                     self.disposal = Disposal.FLUSH
@@ -319,14 +320,14 @@ class Session:
         self.peer = self._greeting.peer()
         self._up = True
         self._until = None
-        self._alive = Keepalive(now)
+        self._controls = Controls(self._gate, now)
         self._frames.limit = MAX_FRAME
         self._events.append(Up(self.peer))
         self._epochs_moved(before=False)
         if not self._dialing:
             self._proven = True
             self._events.append(Proven())
-        self._look_alive(self._alive, now)
+        self._look_alive(self._controls, now)
 
     # --- while up ------------------------------------------------------------------------
 
@@ -339,18 +340,17 @@ class Session:
         else:
             self._events.append(Dropped(envelope, objection))
 
-    def _message(self, message: object, now: float) -> None:
+    def _message(self, controls: Controls, message: object, now: float) -> None:
         match message:
             case Ping(number):
-                self._pong_due = number
+                controls.ping(number)
             case Pong(number):
-                if self._alive is not None:
-                    self._alive.pong(number, now)
+                controls.alive.pong(number, now)
             case EpochIs(term, attempt):
                 self._peer_moved(Epoch(term, attempt))
             case Bye(reason, text):
                 self.disposal = Disposal.FLUSH
-                self._finish(_printable(reason), _printable(text), remote=True, now=now)
+                self._finish(printable(reason), printable(text), remote=True, now=now)
             case _:
                 if self._delivering:
                     self._events.append(Received(message))
@@ -365,42 +365,21 @@ class Session:
         self._epochs_moved(before)
 
     def _epochs_moved(self, before: bool) -> None:
-        if not self.up:
+        if not self.up or self._greeting.link_class is LinkClass.CONTROL:
             return
         if self._gate.agreed:
             self._events.append(EpochAgreed(self._gate.mine))
         elif before:
             self._events.append(EpochParted(self._gate.mine, self._gate.theirs))
 
-    @property
-    def _controls_due(self) -> bool:
-        return self.up and (self._ping_due or self._pong_due is not None or self._gate.news)
-
-    def _queue_controls(self, now: float) -> None:
-        # The latest of each is enough, so a peer that does not read costs three frames.
-        if self._gate.news:
-            epoch = self._gate.announce()
-            self._queue_urgent(EpochIs(epoch.term, epoch.attempt))
-        if self._pong_due is not None:
-            self._queue_urgent(Pong(self._pong_due))
-            self._pong_due = None
-        if self._ping_due and self._alive is not None:
-            self._queue_urgent(Ping(self._alive.ping_number(now)))
-            self._ping_due = False
-
-    def _queue(self, message: object) -> None:
-        self._outbox.put(pack(encode_message(message)))
-
     def _queue_urgent(self, message: object) -> None:
         self._outbox.put_urgent(pack(encode_message(message)))
 
-    def _look_alive(self, alive: Keepalive, now: float) -> None:
-        for effect in alive.tick(now):
-            if isinstance(effect, Dead):
-                self.disposal = Disposal.RESET
-                self._finish(effect.reason, effect.text, remote=False, now=now)
-            else:
-                self._ping_due = True
+    def _look_alive(self, controls: Controls, now: float) -> None:
+        dead = controls.tick(now)
+        if dead is not None:
+            self.disposal = Disposal.RESET
+            self._finish(dead.reason, dead.text, remote=False, now=now)
 
     # --- the end -------------------------------------------------------------------------
 
@@ -415,10 +394,10 @@ class Session:
     def _break(self, reason: str, text: str, now: float) -> None:
         self.disposal = Disposal.FLUSH
         if not self._up:
-            self._decline(reason, _printable(text), now)
+            self._decline(reason, printable(text), now)
         else:
-            self._outbox.put_last(pack(encode_message(Bye(reason, _printable(text)))))
-            self._finish(reason, _printable(text), remote=False, now=now)
+            self._outbox.put_last(pack(encode_message(Bye(reason, printable(text)))))
+            self._finish(reason, printable(text), remote=False, now=now)
 
     def _finish(self, reason: str, text: str, *, remote: bool, now: float) -> None:
         if self.disposal is not Disposal.KEEP:
@@ -433,8 +412,3 @@ class Session:
         if self.disposal is not Disposal.KEEP:
             self._until = None
         self._events.append(Ended(end.reason, end.text, end.heals, end.remote))
-
-
-def _printable(text: str) -> str:
-    """A peer's words as they may be shown and logged."""
-    return "".join(c if c.isprintable() else "?" for c in text[:MAX_TEXT])

@@ -130,8 +130,8 @@ class Formation:
         """Give up every dial that has not led to a link; live links stay."""
         self._forget(kept for kept in self._kept.values() if self._link(kept) is None)
 
-    def link_changed(self, link: Link) -> None:
-        """A data link came up, or its ends agreed on another epoch."""
+    def link_up(self, link: Link) -> None:
+        """A data link came up; from here on its epoch is read from itself."""
         self._links[link.peer.node_id] = link
 
     def link_down(self, link: Link) -> None:

@@ -21,11 +21,11 @@ class LinkEvents:
 
     def link_up(self, link: Link) -> None:
         """A link is up."""
-        self._run(lambda core: core.link_changed(link))
+        self._run(lambda core: core.link_up(link))
 
     def link_epoch(self, link: Link) -> None:
         """The ends of a link agreed on an epoch, or no longer do."""
-        self._run(lambda core: core.link_changed(link))
+        self._run(lambda core: core.link_moved())
 
     def link_down(self, link: Link, reason: str, text: str) -> None:
         """A link ended."""

@@ -121,13 +121,17 @@ class ShardPlane:
 
     # --- links ---------------------------------------------------------------------------
 
-    def link_changed(self, link: Link) -> None:
-        """A link of this shard came up, or its ends agreed on another epoch."""
+    def link_up(self, link: Link) -> None:
+        """A link of this shard came up."""
         if link.link_class is LinkClass.DATA:
-            self._formation.link_changed(link)
+            self._formation.link_up(link)
         elif self._control.get(link.peer.node_id) is not link:
             self._control[link.peer.node_id] = link
             self._tell_all(_control_state(link, True))
+        self._settle()
+
+    def link_moved(self) -> None:
+        """The ends of a link agreed on another epoch, or no longer do: links tell which."""
         self._settle()
 
     def link_down(self, link: Link) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -22,6 +22,7 @@ from meshsvc.mesh import controller as decisions
 from meshsvc.mesh import epoch as epochs
 from meshsvc.mesh import formation, plane
 from meshsvc.mesh import roster as rosters
+from meshsvc.mesh.alarm import Alarm
 from meshsvc.mesh.observers import BusEvents, LinkEvents
 from meshsvc.mesh.protocol import Bus, Links, Members, Messaging
 from meshsvc.model import (
@@ -47,24 +48,6 @@ FORM_S = 10.0
 
 MAX_WAITERS = 16
 """People who wait for one mesh formed by hand."""
-
-
-class Alarm:
-    """One delayed call, always armed for the next deadline of a core."""
-
-    def __init__(self, reactor: IReactorTime, ring: Callable[[], None]) -> None:
-        self._reactor = reactor
-        self._ring = ring
-        self._call: IDelayedCall | None = None
-
-    def set(self, deadline: float | None) -> None:
-        """Ring at ``deadline``, or not at all; replaces what was set before."""
-        if self._call is not None and self._call.active():
-            self._call.cancel()
-        self._call = None
-        if deadline is not None:
-            wait = max(0.0, deadline - self._reactor.seconds())
-            self._call = self._reactor.callLater(wait, self._ring)
 
 
 class DataLinks(Service):
@@ -179,7 +162,8 @@ class DataLinks(Service):
             self._count("adopted")
         elif isinstance(event, epochs.Superseded):
             self._count("superseded")
-            self.log.warn("{error}", error=event.error())
+            # Ordinary when a peer was told first; its CreateMesh should be under way here as well.
+            self.log.info("{error}", error=event.error())
         for observer in self._observers:
             try:
                 observer(event)

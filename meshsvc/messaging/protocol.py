@@ -70,6 +70,7 @@ class Inbox:
         self._put = put
         self._assembly = items.Assembly()
         self._ahead: list[Envelope] = []
+        self._cancelling = False
         self._running: dict[tuple[ShardAddress, int, int], Deferred[Any]] = {}
 
     def deliver(self, envelope: Envelope) -> None:
@@ -126,11 +127,18 @@ class Inbox:
         elif size in (2, 4):
             self._settle(item, source)
         elif size == 1:
-            running = self._running.pop((source, envelope.source_incarnation, item[0]), None)
-            if running is not None:
-                running.cancel()
+            self._cancel((source, envelope.source_incarnation, item[0]))
         else:
             self._take_part(item, envelope, source)
+
+    def _cancel(self, key: tuple[ShardAddress, int, int]) -> None:
+        running = self._running.pop(key, None)
+        if running is not None:
+            self._cancelling = True  # what comes of it is nobody's answer and no error
+            try:
+                running.cancel()
+            finally:
+                self._cancelling = False
 
     def _take_part(self, item: list[Any], envelope: Envelope, source: ShardAddress) -> None:
         origin = (envelope.source_incarnation, envelope.link_class)
@@ -258,6 +266,8 @@ class Inbox:
     def _answer_failure(
         self, failure: Failure, registration: Registration, call_id: int, envelope: Envelope
     ) -> None:
+        if self._cancelling:
+            return
         error = failure.value
         if not isinstance(error, CallError):
             if not isinstance(error, (LocalError, RemoteError)):

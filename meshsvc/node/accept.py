@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IReactorCore, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorCore, IReactorTime
 from twisted.logger import Logger
 
 from meshsvc.counters import Counters
@@ -60,6 +60,7 @@ class Acceptor:
         self._send = send
         self._ports: dict[str, Port] = {}
         self._all_ready = False
+        self._patience: IDelayedCall | None = None
 
     def add(self, name: str, bound: socket.socket, address: Address) -> Port:
         """Take over a bound socket; the kernel queues connections on peer and admin at once.
@@ -108,18 +109,12 @@ class Acceptor:
         """Close all ports and cut all strangers."""
         for stranger in self.strangers.take_all():
             stranger.release()
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         for port in self._ports.values():
             port.release()
         self._ports.clear()
-
-    def deadline(self) -> float | None:
-        """When ``tick`` is next wanted."""
-        return self.strangers.deadline()
-
-    def tick(self, now: float) -> None:
-        """Cut strangers that stayed silent."""
-        for stranger in self.strangers.take_expired(now):
-            self._cut(stranger, "silent")
 
     def _bind(self, listener: str) -> Port:
         kind, _, where = listener.partition(":")
@@ -149,6 +144,19 @@ class Acceptor:
         if crowded_out is not None:
             self._cut(crowded_out, "crowded")
         stranger.want(len(preface.MAGIC))
+        self._arm()
+
+    def _arm(self) -> None:
+        due = self.strangers.deadline()
+        if due is not None and self._patience is None:
+            clock = IReactorTime(self._reactor)
+            self._patience = clock.callLater(max(0.0, due - self._now()), self._out_of_patience)
+
+    def _out_of_patience(self) -> None:
+        self._patience = None
+        for stranger in self.strangers.take_expired(self._now()):
+            self._cut(stranger, "silent")
+        self._arm()
 
     def _heard(self, stranger: Stranger, data: bytes) -> None:
         if len(data) == len(preface.MAGIC) and preface.could_be(data):

@@ -49,7 +49,7 @@ class _Failures:
         self.seen: list[Failure] = []
 
     def __call__(self, event: LogEvent) -> None:
-        failure = event.get("log_failure")
+        failure = event.get("log_failure") or event.get("failure")
         if failure is not None:
             self.seen.append(failure)
 
@@ -95,7 +95,7 @@ class Applications(MultiService):
             context_of: application name -> its ``MeshContext``.
             enabled: "all", or the names to start.
         """
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._context_of = context_of
         self._enabled = enabled if enabled == "all" else frozenset(enabled)
         self.states: list[PluginState] = []
@@ -129,7 +129,7 @@ class Applications(MultiService):
             return
         state.state = "running"
         service.setName(name)
-        self.addService(service)
+        self.addService(service)  # type: ignore[no-untyped-call]
 
     def startService(self) -> None:
         """Start each application; one whose start raises is left out."""

@@ -79,7 +79,7 @@ class Channel(FramedProtocol):
 
 def attach(reactor: Any, sock: socket.socket, channel: Channel) -> None:
     """Put one end of a socket pair under a channel; the socket object is used up."""
-    factory = Factory.forProtocol(lambda: channel)  # type: ignore[arg-type]
+    factory = Factory.forProtocol(lambda: channel)
     factory.noisy = False
     reactor.adoptStreamConnection(sock.fileno(), socket.AF_UNIX, factory)
     sock.close()  # the reactor works with a duplicate
@@ -133,7 +133,8 @@ class Arrivals(Reader):
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
             for fd in array("i", content[: len(content) - len(content) % _DESCRIPTOR])
         ]
-        seq, listener, _ = decode(data)  # type: ignore[misc]
+        packet: Any = decode(data)
+        seq, listener, _ = packet
         for connection in connections:
             connection.setblocking(False)
             self._arrived(seq, listener, connection)
@@ -241,7 +242,8 @@ class ShardChannel:
             self.shard_states = message.rows
             self._states(message.rows)
         elif isinstance(message, messages.NodeCounters):
-            self.node_counters.update((shard, rows) for shard, rows in message.rows)  # type: ignore[misc]
+            counted: Any = message.rows
+            self.node_counters.update((shard, rows) for shard, rows in counted)
         elif isinstance(message, messages.Listening):
             self._answer(message)
         elif isinstance(message, messages.Drain):

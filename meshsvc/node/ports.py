@@ -14,7 +14,7 @@ import errno
 import socket
 from collections.abc import Callable
 
-from twisted.internet.interfaces import IDelayedCall, IReadDescriptor, IReactorCore
+from twisted.internet.interfaces import IDelayedCall, IReactorCore, IReadDescriptor
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer

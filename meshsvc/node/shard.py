@@ -1,7 +1,7 @@
 """What runs inside one shard process: every service of the node's floors, wired together.
 
-All shards are built alike; shard 0 has gossip, the controller and the admin side on top
-(``shardzero``). To see how a message travels, follow ``traffic``.
+All shards are built alike; shard 0 has gossip and the controller on top (``shardzero``), and
+the admin floor adds its port. To see how a message travels, follow ``traffic``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from twisted.application.service import IService, MultiService, Service
+from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from meshsvc.counters import Counters
@@ -45,30 +46,13 @@ BEAT_S = 1.0
 TAG_TIMEOUT_S = 2.0
 
 
-def build_shard(boot: Boot, channel: ShardChannel, reactor: Any) -> IService:
-    """The service of one shard process.
-
-    Args:
-        boot: who this shard is.
-        channel: its channel to the supervisor.
-        reactor: Twisted's.
-    """
-    shard = Shard(boot, channel, reactor)
-    if boot.shard == 0:
-        # Only shard 0 pays for what only shard 0 does.
-        from meshsvc.node.shardzero import add_shard_zero  # noqa: PLC0415
-
-        add_shard_zero(shard)
-    return shard
-
-
 class Shard(MultiService):
     """The services of one shard, started from the bus up and stopped from the top down."""
 
     log = Logger()
 
     def __init__(self, boot: Boot, channel: ShardChannel, reactor: Any) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.boot, self.channel, self.reactor = boot, channel, reactor
         self.config = Config.from_dict(boot.config)
         self.counters = Counters()
@@ -76,13 +60,15 @@ class Shard(MultiService):
         self.me = NodeInfo(boot.node_id, boot.name, boot.incarnation, boot.advertise, boot.shards)
         self.address = ShardAddress(boot.node_id, boot.shard)
         self.every_second: list[Callable[[], object]] = []
+        self.every_start: list[Callable[[], object]] = []
         self.warnings: list[str] = []
+        self._beating: IDelayedCall | None = None
         self._build_ways()
         self._build_view()
         self.applications = Applications(self.context, self.config.node.applications)
 
     def _build_ways(self) -> None:
-        boot, config, reactor = self.boot, self.config, self.reactor
+        boot, reactor = self.boot, self.reactor
         local = Local(
             *(boot.cluster, boot.node_id, boot.name, boot.incarnation),
             *(boot.advertise, boot.shards),
@@ -100,7 +86,6 @@ class Shard(MultiService):
         )
         self.listeners = ShardListeners(reactor, self.channel)
         self.upper: list[Service] = []
-        del config
 
     def _build_view(self) -> None:
         boot = self.boot
@@ -127,9 +112,7 @@ class Shard(MultiService):
 
     def _set_tag(self, key: str, value: object) -> Deferred[Any]:
         first = ShardAddress(self.boot.node_id, ShardId(0))
-        return self.messaging.ask(
-            first, "sys.tag", [key, value], TAG_TIMEOUT_S, LinkClass.CONTROL
-        )
+        return self.messaging.ask(first, "sys.tag", [key, value], TAG_TIMEOUT_S, LinkClass.CONTROL)
 
     def _epoch_event(self, event: object) -> None:
         if isinstance(event, Adopted):
@@ -141,11 +124,12 @@ class Shard(MultiService):
     def startService(self) -> None:
         """Start everything, then report to the supervisor."""
         self.running = True
-        self.channel.on_drain(lambda budget_s: None)
         self.channel.on_socket("peer", self.links.adopt)
         for service in self._order():
             service.startService()
         self.channel.listen("peer").addErrback(self._cannot_listen)
+        for call in self.every_start:
+            call()
         self.warnings += self.applications.load()
         self.applications.startService()
         self._beat(self.reactor.seconds())

@@ -12,10 +12,12 @@ import ctypes
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 from twisted.application.service import IService, MultiService
+from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
 
 from meshsvc.errors import StartError
@@ -75,11 +77,12 @@ class ShardProcess(MultiService):
     _log = Logger()
 
     def __init__(self, reactor: Any, boot: Boot, channel: ShardChannel, factory: Factory) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._reactor = reactor
         self._boot = boot
         self._channel = channel
         self._factory = factory
+        self._ending = False
 
     def startService(self) -> None:
         """Build and start the shard's service.
@@ -87,25 +90,43 @@ class ShardProcess(MultiService):
         Raises:
             Exception: whatever the service raises; twistd then ends the process.
         """
-        signals.leave_to_supervisor()
+        # The reactor installs handlers of its own as it starts.
         self._reactor.callWhenRunning(signals.leave_to_supervisor)
         self._channel.ends_with(self._drained, self._orphaned)
         try:
             self._factory(self._boot, self._channel, self._reactor).setServiceParent(self)
-            super().startService()
+            super().startService()  # type: ignore[no-untyped-call]
         except StartError as error:
             # Not raised: the reactor has to run for the supervisor to hear of it.
             self._log.critical("shard {shard}: {text}", shard=self._boot.shard, text=str(error))
             self._channel.fatal(error.exit_code, str(error))
 
     def _drained(self) -> None:
+        self._ending = True
         self._stop()
 
     def _orphaned(self) -> None:
+        if self._ending:
+            return  # the reactor closes the channel as it stops
+        self._ending = True
         self._log.critical("the supervisor is gone: this shard ends")
         self._reactor.callLater(ORPHAN_S, os._exit, 1)
         self._stop()
 
     def _stop(self) -> None:
-        if self._reactor.running:
+        with suppress(ReactorNotRunning):  # somebody else stopped it first
             self._reactor.stop()
+
+
+def build_shard_process(reactor: Any, factory: str) -> IService:
+    """The service of this shard process, which holds the descriptors of ``meshsvc.node.boot``.
+
+    Raises:
+        SystemExit: when the supervisor is gone already.
+        OSError: when the process was not started by a supervisor.
+    """
+    signals.leave_to_supervisor()
+    boot = read_boot()
+    die_with(boot.supervisor)
+    pin(boot.cpus)
+    return ShardProcess(reactor, boot, ShardChannel(reactor), find_factory(factory))

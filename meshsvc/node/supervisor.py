@@ -84,6 +84,7 @@ class Supervisor(Service):
         self._wake_call: IDelayedCall | None = None
         self._served = False
         self._stopping = False
+        self._finished = False
         self._all_over: list[Deferred[None]] = []
 
     # begin and end
@@ -94,7 +95,7 @@ class Supervisor(Service):
         Raises:
             StartError: when a port was taken since it was bound.
         """
-        super().startService()
+        super().startService()  # type: ignore[no-untyped-call]
         self._prepared.identity.lock.note(str(os.getpid()))  # twistd has forked since
         for name, bound in self._prepared.sockets.items():
             self._acceptor.add(name, bound, self._prepared.addresses[name])
@@ -103,7 +104,7 @@ class Supervisor(Service):
 
     def stopService(self) -> Deferred[None]:
         """Drain the shards, unless that is done; fires when no process is left."""
-        super().stopService()
+        super().stopService()  # type: ignore[no-untyped-call]
         self.stop(self._prepared.config.shards.drain_s)
         return self._when_over()
 
@@ -283,7 +284,6 @@ class Supervisor(Service):
         for shard in self._beats.tick():
             self._workers[shard].silent(self._now())
             self._carry_out(self._workers[shard])
-        self._acceptor.tick(self._now())
         self._tell_states()
         first = self._lives.get(ShardId(0))
         if first is not None and not first.channel.blocked:
@@ -354,8 +354,7 @@ class Supervisor(Service):
         self._all_over, waiting = [], self._all_over
         for deferred in waiting:
             deferred.callback(None)
-        if self._reactor.running and not self._reactor_stopping():
+        # Called again, or while twistd stops the services, the reactor is stopping already.
+        if self._reactor.running and self.running and not self._finished:
             self._reactor.stop()
-
-    def _reactor_stopping(self) -> bool:
-        return not self.running
+        self._finished = True

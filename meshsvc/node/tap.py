@@ -4,7 +4,6 @@ shards, which only a supervisor starts.
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Any
 
@@ -13,20 +12,21 @@ from twisted.python import usage
 
 from meshsvc.errors import StartError
 
-DEFAULT_FACTORY = "meshsvc.node.shard:build_shard"
+DEFAULT_FACTORY = "meshsvc.admin.service:build_shard"
+"""What stands on top of this floor is named, not imported."""
 
 
 class RunOptions(usage.Options):
     """``twistd meshsvc run``."""
 
     longdesc = "Run a node: a supervisor and its shards."
-    optParameters = [  # noqa: RUF012 - twisted reads it from the class
+    optParameters = [  # noqa: N815, RUF012 - twisted's name
         ["config", "c", "meshsvc.toml", "The config file of the node."],
         ["shard-factory", None, DEFAULT_FACTORY, "What a shard runs, as module:function."],
     ]
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self["set"] = {}
 
     def opt_set(self, assignment: str) -> None:
@@ -41,7 +41,7 @@ class ShardOptions(usage.Options):
     """``twistd meshsvc shard``."""
 
     longdesc = "Run one shard of a node; only a supervisor can start it."
-    optParameters = [  # noqa: RUF012 - twisted reads it from the class
+    optParameters = [  # noqa: N815, RUF012 - twisted's name
         ["index", None, "0", "Which shard; shown in process lists, nothing else."],
         ["shard-factory", None, DEFAULT_FACTORY, "What the shard runs, as module:function."],
     ]
@@ -51,7 +51,7 @@ class Options(usage.Options):
     """``twistd meshsvc``."""
 
     synopsis = "[run|shard] [options]"
-    subCommands = [  # noqa: RUF012 - twisted reads it from the class
+    subCommands = [  # noqa: N815, RUF012 - twisted's name
         ["run", None, RunOptions, "Run a node."],
         ["shard", None, ShardOptions, "Run one shard (for the supervisor)."],
     ]
@@ -66,43 +66,24 @@ def makeService(options: Any) -> IService:
     """Twisted: build what the subcommand asks for. A node that cannot start ends here, in
     the foreground also when it is to become a daemon, with a message and an exit code.
     """
+    # Imported here: twistd loads this module to list its options, and neither process
+    # needs what the other is made of.
+    from twisted.internet import reactor  # noqa: PLC0415
+
+    chosen = options.subOptions
     if options.subCommand == "shard":
-        return _make_shard(options.subOptions)
+        from meshsvc.node.shard_process import build_shard_process  # noqa: PLC0415
+
+        return build_shard_process(reactor, chosen["shard-factory"])
+
+    from meshsvc.node.run import build_supervisor  # noqa: PLC0415
+
+    daemon = not options.parent["nodaemon"]
     try:
-        return _make_supervisor(options)
+        return build_supervisor(
+            reactor, chosen["config"], chosen["set"], chosen["shard-factory"], daemon
+        )
     except StartError as error:
         sys.stderr.write(f"meshsvc: cannot start: {error}\n")
         sys.stderr.flush()
         raise SystemExit(error.exit_code) from None
-
-
-def _make_supervisor(options: Any) -> IService:
-    from twisted.internet import reactor
-
-    from meshsvc.node import notify
-    from meshsvc.node.exits import ExitStatus
-    from meshsvc.node.spawn import Launch
-    from meshsvc.node.start import make_log_dir, prepare
-    from meshsvc.node.supervisor import Supervisor
-
-    run = options.subOptions
-    prepared = prepare(run["config"], os.environ, run["set"])
-    daemon = not options.parent["nodaemon"]
-    log_dir = make_log_dir(prepared.config.node.data_dir) if daemon else ""
-    launch = Launch(run["shard-factory"], notify.without(os.environ), log_dir)
-    status = ExitStatus()
-    status.install()
-    return Supervisor(reactor, prepared, launch, status, notify.here())
-
-
-def _make_shard(options: Any) -> IService:
-    from twisted.internet import reactor
-
-    from meshsvc.node.channel import ShardChannel
-    from meshsvc.node.shard_process import ShardProcess, die_with, find_factory, pin, read_boot
-
-    boot = read_boot()
-    die_with(boot.supervisor)
-    pin(boot.cpus)
-    factory = find_factory(options["shard-factory"])
-    return ShardProcess(reactor, boot, ShardChannel(reactor), factory)

@@ -12,7 +12,8 @@ from typing import Any
 from twisted.logger import Logger
 
 from meshsvc.counters import Counters
-from meshsvc.link.service import Link, LinkService
+from meshsvc.link.service import LinkService
+from meshsvc.link.table import Link
 from meshsvc.messaging.post import Post
 from meshsvc.messaging.service import Messaging
 from meshsvc.model import Epoch, Incarnation, LinkClass, NodeId, ShardAddress, ShardId

@@ -75,7 +75,8 @@ class BusConnection(FramedProtocol):
         self._variant = VARIANTS[Lane.MAIN]
         self._stream: Stream | None = None
         self._held: list[bytes] | None = []
-        self._deadline: IDelayedCall | None = None
+        self._greeting_call: IDelayedCall | None = None
+        self._unsent = 0
 
     @property
     def stranger(self) -> bool:
@@ -84,7 +85,7 @@ class BusConnection(FramedProtocol):
 
     def connected_to_peer(self) -> None:
         """Say hello if this side dialed, and wait for the other's."""
-        self._deadline = self.clock.callLater(GREETING_S, self._silent)
+        self._greeting_call = self.clock.callLater(GREETING_S, self._silent)
         self._owner.connected(self)
         if self.dialed is not None:
             self.send(self._owner.seat.hello(self.dialed[1]))
@@ -104,7 +105,7 @@ class BusConnection(FramedProtocol):
             for body in held:
                 # An observer may have ended this connection.
                 if not self._finishing:
-                    self._take(body)
+                    self._pass_on(body)
         except WireError as error:
             self.break_off(error.reason, str(error))
         if not self._finishing and self.transport is not None:
@@ -115,7 +116,7 @@ class BusConnection(FramedProtocol):
         if self._stream is None:
             self._greet(body)
         elif self._held is None:
-            self._take(body)
+            self._pass_on(body)
         else:
             # At most one read's worth, as no more is read until the other lane is open.
             self._held.append(body)
@@ -123,11 +124,14 @@ class BusConnection(FramedProtocol):
             self.transport.pauseProducing()  # type: ignore[attr-defined]
 
     def disconnected(self, reason: Failure) -> None:
-        """Tell the owner, with what never left."""
-        unsent = self._discard()
-        self._settle()
+        """Note what never left before it is thrown away."""
+        self._unsent = self._discard()
+        self._stop_waiting()
         super().disconnected(reason)
-        self._owner.ended(self, unsent, self._ending[1])
+
+    def ended(self, reason: str, text: str) -> None:
+        """Tell the owner."""
+        self._owner.ended(self, self._unsent, text)
 
     def _greet(self, body: bytes) -> None:
         message = decode_message(body, Role.SHARD)
@@ -145,7 +149,7 @@ class BusConnection(FramedProtocol):
         self.shard = ShardId(message.shard)
         self.incarnation = Incarnation(message.incarnation)
         self._variant = VARIANTS[message.lane]
-        self._settle()
+        self._stop_waiting()
         if self.dialed is None:
             self.send(self._owner.seat.hello(Lane(message.lane)))
         self._owner.opened(self)
@@ -159,7 +163,7 @@ class BusConnection(FramedProtocol):
                 f" lane {int(lane)}",
             )
 
-    def _take(self, body: bytes) -> None:
+    def _pass_on(self, body: bytes) -> None:
         assert self._stream is not None
         try:
             inner = self._stream.accept(body)
@@ -176,10 +180,10 @@ class BusConnection(FramedProtocol):
         self.outbox.clear()
         return unsent
 
-    def _settle(self) -> None:
-        if self._deadline is not None and self._deadline.active():
-            self._deadline.cancel()
-        self._deadline = None
+    def _stop_waiting(self) -> None:
+        if self._greeting_call is not None and self._greeting_call.active():
+            self._greeting_call.cancel()
+        self._greeting_call = None
 
     def _silent(self) -> None:
         self.break_off("silent", f"no hello within {GREETING_S:g} s")

@@ -373,12 +373,15 @@ class World:
 
     def _tell(self, link: FakeLink) -> None:
         shard = link.at
+        self.at_node(shard.node, lambda: shard.core.link_up(link), link)
 
+    def _tell_epoch(self, link: FakeLink, seen: Epoch) -> None:
         def tell() -> None:
-            if link.alive and shard is not None:
-                shard.core.link_changed(link)
+            if link.alive and seen > link.epoch:
+                link.at.core.sighted(seen)
+            link.at.core.link_moved()
 
-        self.at_node(shard.node, tell, link)
+        self.at_node(link.at.node, tell, link)
 
     def cut(self, link: FakeLink) -> None:
         """Close a link at both ends."""
@@ -400,8 +403,8 @@ class World:
                 continue
             link.epoch = epoch
             link.agreed = link.other.agreed = link.other.epoch == epoch
-            self._tell(link)
-            self._tell(link.other)
+            self._tell_epoch(link, NO_EPOCH)
+            self._tell_epoch(link.other, epoch)
 
     # --- what tests ask ------------------------------------------------------------------
 

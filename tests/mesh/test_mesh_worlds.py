@@ -105,10 +105,9 @@ def test_a_node_that_sees_a_greater_epoch_gives_up_and_waits():
         world.drain(world.nodes[name])
     for link in list(last.shards[0].links.values()):
         world.cut(link)
-    assert world.run(2, lambda: bool(last.superseded))
+    assert world.run(2, lambda: bool(last.superseded) and not last.shards[0].kept)
     assert str(last.superseded[0].error()).startswith("epoch 1.1 is superseded by 9.1")
     assert last.core.state is MeshState.WAITING
-    assert not last.shards[0].kept
     assert world.run(20, world.formed)
     assert last.shards[0].epoch >= higher.epoch
 
@@ -201,7 +200,7 @@ def test_kills_heal_without_a_hand(victims):
 
 
 @pytest.mark.contract("MESH-8")
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(40))
 def test_stops_and_kills_mixed_heal(seed):
     """SIGSTOP, SIGCONT, kills and lost CreateMesh in any mix: one epoch within 30 s."""
     world = world_of(NAMES, seed=seed, shards=1 + seed % 2)
@@ -271,7 +270,9 @@ def test_a_mesh_is_formed_by_hand_and_again():
     for name, epoch in (("n2", Epoch(3, 1)), ("n4", Epoch(3, 2))):
         world.nodes[name].controller.form(epoch, world.now)
         world.drain(world.nodes[name])
-        assert world.run(10, lambda: world.nodes["n1"].shards[0].epoch == epoch and world.formed())
+        world.run(0.5)
+        assert world.run(10, world.formed)
+        assert world.nodes["n1"].shards[0].epoch == epoch
         assert world.disks[name] == epoch
     world.check_minted()
 

@@ -68,7 +68,7 @@ def test_an_unknown_verb_is_named(net, pair):
 
 
 @pytest.mark.contract("VERB-2")
-def test_a_failing_handler_gives_type_and_text(net, pair):
+def test_a_failing_handler_gives_type_and_text(net, pair, logged_errors):
     """HandlerFailed carries the exception's type and text, and the next call works."""
     a, b = pair
 
@@ -82,6 +82,7 @@ def test_a_failing_handler_gives_type_and_text(net, pair):
     assert isinstance(error, HandlerFailed)
     assert (error.type, error.text) == ("KeyError", "'nope'")
     assert ask(net, a, b, "t.broken", "good") == [("ok", "fine")]
+    assert len(logged_errors.flush(KeyError)) == 1
 
 
 @pytest.mark.contract("VERB-2")
@@ -268,7 +269,7 @@ def test_a_verb_is_registered_once(pair):
 
 
 @pytest.mark.contract("VERB-7")
-def test_sent_equals_the_sum_of_outcomes(net, pair):
+def test_sent_equals_the_sum_of_outcomes(net, pair, logged_errors):
     """Per verb, asks sent equal the sum of their outcomes once nothing is pending."""
     a, b = pair
     b.messaging.register("t.odd", lambda call: call.payload if call.payload % 2 else 1 / 0)
@@ -281,6 +282,7 @@ def test_sent_equals_the_sum_of_outcomes(net, pair):
         asked = a.counters.total("verb_asks_total", verb=verb)
         assert asked == 20 == a.counters.total("verb_outcomes_total", verb=verb)
     assert a.counters.histogram("verb_latency_seconds", verb="t.odd").count == 10
+    assert len(logged_errors.flush(ZeroDivisionError)) == 10
 
 
 @pytest.mark.contract("MESH-9")

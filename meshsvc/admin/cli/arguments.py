@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
 
 def build_parser() -> Parser:
     """The parser; it sets ``verb`` to the function to call with the namespace."""
-    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common = Parser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument(
         "--admin", metavar="URL", help=f"the node to ask (MESHSVC_ADMIN, else {DEFAULT_URL})"
     )
@@ -57,9 +57,7 @@ def build_parser() -> Parser:
 class _Verbs:
     """Where verbs are added, and the options they all have."""
 
-    def __init__(
-        self, adding: argparse._SubParsersAction[Parser], common: argparse.ArgumentParser
-    ) -> None:
+    def __init__(self, adding: argparse._SubParsersAction[Parser], common: Parser) -> None:
         self.adding = adding
         self.common = common
 
@@ -96,7 +94,7 @@ def _add_talking(to: _Verbs) -> None:
     call.add_argument("--timeout", type=_seconds, default=5.0, metavar="SECONDS")
     events = to.add("events", talking.events)
     events.add_argument("-f", "--follow", action="store_true", help="go on with what happens")
-    events.add_argument("--limit", type=_count, metavar="N", help="end after N events")
+    events.add_argument("--limit", type=_limit, metavar="N", help="end after N events")
 
 
 def _add_config(to: _Verbs) -> None:
@@ -133,6 +131,13 @@ def _count(text: str) -> int:
     value = int(text)
     if not 1 <= value <= 256:
         raise argparse.ArgumentTypeError("between 1 and 256, please")
+    return value
+
+
+def _limit(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("at least 1, please")
     return value
 
 

@@ -14,6 +14,7 @@ from meshsvc.admin.cli.output import FORMATS
 from meshsvc.admin.cli.run import run
 from meshsvc.errors import ConfigError
 
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -26,27 +27,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args.output = getattr(args, "output", FORMATS[0])
         code: int = args.verb(args)
         sys.stdout.flush()
-        return code
-    except CliError as error:
-        return _fail(error.code, str(error))
-    except ConfigError as error:
-        return _fail(exits.CONFIG, str(error))
-    except BrokenPipeError:
+    except KeyboardInterrupt:
+        return exits.OK  # how one ends what follows events
+    except Exception as error:
+        return _failed(error)
+    return code
+
+
+def _failed(error: Exception) -> int:
+    """Say what went wrong, and give the exit code for it."""
+    if isinstance(error, CliError):
+        return _say(error.code, str(error))
+    if isinstance(error, ConfigError):
+        return _say(exits.CONFIG, str(error))
+    if isinstance(error, BrokenPipeError):
         # The reader has what it wanted; flushing at exit would complain about it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exits.IO
-    except OSError as error:
-        return _fail(exits.IO, f"{error.strerror or error}: {error.filename or 'standard output'}")
-    except KeyboardInterrupt:
-        return exits.OK
-    except Exception as error:
-        import traceback  # noqa: PLC0415
+    if isinstance(error, OSError):
+        where = error.filename or "reading or writing"
+        return _say(exits.IO, f"{where}: {error.strerror or error}")
+    import traceback  # noqa: PLC0415  (only for what should never happen)
 
-        traceback.print_exc()
-        return _fail(exits.BUG, f"a fault of meshsvc ({type(error).__name__}); please report it")
+    traceback.print_exception(error)
+    return _say(exits.BUG, f"a fault of meshsvc ({type(error).__name__}): please report it")
 
 
-def _fail(code: int, text: str) -> int:
+def _say(code: int, text: str) -> int:
     print("\n".join(f"meshsvc: {line}" for line in text.splitlines()), file=sys.stderr)
     return code
 

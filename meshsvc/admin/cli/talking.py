@@ -60,7 +60,7 @@ def _payload(text: str) -> Any:
             text = sys.stdin.read(_MAX_PAYLOAD + 1)
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        advice = "quote it for the shell, for example '{\"key\": \"a\"}'"
+        advice = 'quote it for the shell, for example \'{"key": "a"}\''
         raise CliError(exits.USAGE, f"the payload is not JSON: {error}; {advice}") from None
 
 
@@ -102,5 +102,7 @@ def _event_line(event: dict[str, Any]) -> str:
     clock = time.strftime("%H:%M:%S", time.localtime(at)) if isinstance(at, int | float) else "-"
     rest = {key: value for key, value in event.items() if key not in ("at", "type", "node")}
     words = [clock, str(event.get("type", "?")), str(event.get("node") or "")]
-    words += [f"{key}={value if isinstance(value, str) else line(value)}" for key, value in rest.items()]
+    words += [
+        f"{key}={value if isinstance(value, str) else line(value)}" for key, value in rest.items()
+    ]
     return printable("  ".join(word for word in words if word))

@@ -94,10 +94,12 @@ def wait(args: argparse.Namespace) -> int:
                 raise
             row = {"ready": False, "reasons": [str(error)]}
         if row["ready"] or time.monotonic() >= deadline:
+            print("\r\x1b[K" if sys.stderr.isatty() else "", end="", file=sys.stderr)
             show_row(args.output, row, ["ready", "reasons"])
             return exits.OK if row["ready"] else exits.UNHEALTHY
         if sys.stderr.isatty():
-            print(f"waiting: {printable('; '.join(row['reasons']))}", file=sys.stderr)
+            text = printable("; ".join(row["reasons"]))
+            print(f"\r\x1b[Kwaiting: {text}", end="", file=sys.stderr, flush=True)
         time.sleep(min(0.25, args.timeout))
 
 

@@ -7,62 +7,42 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IReactorTime
 
 from meshsvc import __version__
 from meshsvc.admin.targets import parse_target
 from meshsvc.errors import LocalError
 from meshsvc.gossip.events import Event, Resync
-from meshsvc.gossip.members import Member, Status
-from meshsvc.mesh.service import DataLinks, MeshService
+from meshsvc.gossip.members import Status
 from meshsvc.model import Epoch
-from meshsvc.node.applications import PluginState
-from meshsvc.node.boot import Boot
-from meshsvc.node.context import MeshContext
 from meshsvc.node.members import Members
+from meshsvc.node.shard import Shard
+from meshsvc.node.shardzero import ShardZero
 from meshsvc.node.targets import Answers
-
-STUCK_LAG_MS = 5000.0
-"""A shard whose reactor was late by this much is not making progress."""
 
 Row = dict[str, Any]
 
-
-class Channel(Protocol):
-    """What the supervisor last said of the node's shards."""
-
-    shard_states: tuple[Any, ...]
-    node_counters: dict[int, Any]
+STUCK_LAG_MS = 5000.0
+"""A shard whose reactor was late by this much is not making progress."""
 
 
 class ShardZeroView:
     """The node as its operators see it."""
 
-    def __init__(
-        self,
-        boot: Boot,
-        clock: IReactorTime,
-        wall: Callable[[], float],
-        channel: Channel,
-        mesh: MeshService,
-        data_links: DataLinks,
-        context: MeshContext,
-        plugins: Callable[[], list[PluginState]],
-        rtt: Callable[[], Sequence[Member]],
-    ) -> None:
-        self._boot = boot
-        self._clock = clock
+    def __init__(self, shard: Shard, zero: ShardZero, wall: Callable[[], float]) -> None:
+        """Build the view of shard 0; ``wall`` tells unix seconds."""
+        self._boot = shard.boot
+        self._clock = shard.reactor
         self._wall = wall
-        self._started = clock.seconds()
-        self._channel = channel
-        self._mesh = mesh
-        self._data_links = data_links
-        self._context = context
-        self._plugins = plugins
-        self._rtt = rtt
+        self._started = self._clock.seconds()
+        self._channel = shard.channel
+        self._mesh = zero.mesh
+        self._data_links = shard.data_links
+        self._context = shard.context("")
+        self._shard = shard
+        self._zero = zero
 
     @property
     def _members(self) -> Members:
@@ -91,7 +71,7 @@ class ShardZeroView:
     def members(self) -> list[Row]:
         """One row per known node."""
         rows = []
-        for member in self._rtt():
+        for member in self._zero.gossip.members():
             rows.append(
                 {
                     "name": member.name,
@@ -126,7 +106,8 @@ class ShardZeroView:
 
     def plugins(self) -> list[Row]:
         """One row per plugin found."""
-        return [state.row() for state in self._plugins()]
+        states = (*self._zero.plugins, *self._shard.applications.states)
+        return [state.row() for state in states]
 
     def ready(self) -> tuple[bool, list[str]]:
         """Whether the node serves, and what it waits for when not."""

@@ -1,0 +1,1 @@
+"""The load that the bench puts on real nodes, as an application like any other."""

@@ -1,0 +1,163 @@
+"""What only shard 0 has: gossip and the controller.
+
+Seeds come from ``[seeds] addresses``; a discovery backend would give them here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from twisted.internet.threads import deferToThread
+
+from meshsvc.gossip.membership import Membership
+from meshsvc.gossip.service import GossipService
+from meshsvc.gossip.settings import Contacts, Settings
+from meshsvc.interfaces import IEndpointSubscriber
+from meshsvc.mesh.controller import StaticController, Timing
+from meshsvc.mesh.service import MeshService
+from meshsvc.model import NO_EPOCH, Epoch, Incarnation, NodeId, NodeInfo, ShardId
+from meshsvc.node import sysverbs
+from meshsvc.node.applications import PluginState, find
+from meshsvc.node.handoff import Publisher
+from meshsvc.node.shard import Shard
+from meshsvc.storage.counter import EpochStore
+from meshsvc.storage.files import RealFileSystem
+from meshsvc.wire.messages import View
+
+MAX_TAGS = 64
+"""Labels of one node: they are gossiped as one value, which has a bound in bytes as well."""
+
+
+class ShardZero:
+    """Builds the services of shard 0 and puts them on top of the shard's."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self._tags: dict[str, object] = {}
+        self.plugins: list[PluginState] = []
+        self.gossip = self._build_gossip()
+        self.mesh = self._build_mesh()
+        self._build_view()
+        self._subscribe()
+        shard.upper += [self.gossip, self.mesh]
+
+    def _build_gossip(self) -> GossipService:
+        shard, config = self._shard, self._shard.config
+        settings = Settings(
+            interval_s=config.gossip.interval_s,
+            probe_interval_s=config.gossip.probe_interval_s,
+            probe_timeout_s=config.gossip.probe_timeout_s,
+            suspicion_s=config.gossip.suspicion_s,
+            shadow_s=config.seeds.timeout_s,
+            shadow_required=config.seeds.required,
+        )
+        seeds = tuple(at for at in config.seeds.addresses if at != shard.boot.advertise)
+        membership = Membership(
+            *(shard.me, shard.rng, shard.counters, settings, Contacts(seeds)),
+            shard_incarnation=shard.boot.shard_incarnation,
+        )
+        gossip = GossipService(
+            shard.reactor, membership, shard.messaging, shard.links, shard.counters
+        )
+        gossip.entered().addErrback(self._no_contact)
+        return gossip
+
+    def _no_contact(self, failure: Any) -> None:
+        code = getattr(failure.value, "exit_code", 69)
+        self._shard.channel.fatal(code, failure.getErrorMessage())
+
+    def _build_mesh(self) -> MeshService:
+        shard, config = self._shard, self._shard.config
+        store = EpochStore(RealFileSystem(), os.path.join(shard.boot.data_dir, "epoch"))
+        names = config.mesh.roster
+        if not names and not config.seeds.addresses:
+            names = (shard.boot.name,)  # a node on its own is a mesh of one
+        timing = Timing(config.mesh.form_delay_s, config.mesh.start_wait_s)
+        controller = StaticController(shard.me, names, store.load(), timing)
+        self._alive_view = AliveView(self.gossip)
+        return MeshService(
+            shard.reactor,
+            shard.data_links,
+            controller,
+            shard.messaging,
+            self._alive_view,
+            lambda epoch: deferToThread(store.save, epoch),
+        )
+
+    def _build_view(self) -> None:
+        shard = self._shard
+        publisher = Publisher(shard.bus, self.gossip.membership.view_since, shard.members)
+        self.gossip.observe_view(lambda _: self._view_changed(publisher))
+        shard.every_second.append(publisher.changed)
+        shard.traffic.hear(View, lambda source, _: publisher.asked(source))
+        shard.bus.add_observer(_Siblings(publisher))
+        sysverbs.register_tagging(shard.messaging, self._set_tag)
+
+    def _view_changed(self, publisher: Publisher) -> None:
+        publisher.changed()
+        members = self._shard.members.all
+        names = {m.name: m.node_id for m in members if m.alive}
+        self._shard.links.set_known(self.gossip.membership.removed_nodes, names)
+        self.mesh.members_changed()
+
+    def _set_tag(self, key: str, value: object) -> None:
+        tags = {**self._tags, key: value}
+        if value is None:
+            del tags[key]
+        if len(tags) > MAX_TAGS:
+            raise ValueError(f"a node has at most {MAX_TAGS} tags")
+        self.gossip.set_values({"tags": tags})
+        self._tags = tags
+
+    def _subscribe(self) -> None:
+        found, failed = find(IEndpointSubscriber)
+        self.plugins += failed
+        for subscriber in found:
+            name = str(getattr(subscriber, "name", type(subscriber).__name__))
+            self.gossip.subscribe(subscriber)
+            module = type(subscriber).__module__
+            self.plugins.append(PluginState(name, "IEndpointSubscriber", module, "running"))
+
+
+class AliveView:
+    """The membership as the mesh wants it."""
+
+    def __init__(self, gossip: GossipService) -> None:
+        self._gossip = gossip
+
+    def alive(self) -> tuple[NodeInfo, ...]:
+        """The nodes seen alive, this one included."""
+        return tuple(member.info for member in self._gossip.members() if member.alive)
+
+    def epochs(self) -> Mapping[NodeId, Epoch]:
+        """The epoch that each alive node says it is at."""
+        return {m.node_id: _epoch(m.values.get("epoch")) for m in self._gossip.members() if m.alive}
+
+    def publish_epoch(self, epoch: Epoch) -> None:
+        """Say which epoch this node is at."""
+        self._gossip.set_values({"epoch": str(epoch)})
+
+
+def _epoch(text: object) -> Epoch:
+    try:
+        return Epoch.parse(str(text))
+    except ValueError:  # not published yet, or "0.0"
+        return NO_EPOCH
+
+
+class _Siblings:
+    """Hears of siblings that connect, for the view they need."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    def shard_up(self, shard: ShardId, incarnation: Incarnation) -> None:
+        self._publisher.sibling_up(shard)
+
+    def shard_down(self, shard: ShardId, incarnation: Incarnation) -> None:
+        pass
+
+    def received(self, shard: ShardId, incarnation: Incarnation, message: object) -> None:
+        pass
