@@ -1,6 +1,6 @@
 """The Twisted AMP side of ``messaging.py``: a server and a client, one CPU each.
 
-python amp_roles.py server|client CPU PORT COUNT bytes DEPTH
+python amp_roles.py server|client CPU PORT COUNT KIND DEPTH
 """
 
 from __future__ import annotations
@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 from time import perf_counter
 
+from cbor2 import dumps, loads
 from figures import percentile
 from twisted.internet import reactor
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
@@ -17,11 +19,14 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import deferLater
 from twisted.protocols import amp
 
+sys.path.insert(0, str(Path(__file__).resolve().parent / "benchapp"))
+from benchapp.payload import payload
+
 TRIES = 100
 
 
 class Echo(amp.Command):
-    """Answers with what came."""
+    """Answers with what came; a byte string as it is, a map in CBOR."""
 
     arguments = [(b"data", amp.String())]  # noqa: RUF012
     response = [(b"data", amp.String())]  # noqa: RUF012
@@ -33,7 +38,7 @@ class Server(amp.AMP):
     @Echo.responder
     def echo(self, data: bytes) -> dict[str, bytes]:
         """The verb."""
-        return {"data": data}
+        return {"data": data if self.factory.kind == "bytes" else dumps(loads(data))}
 
     def connectionLost(self, reason) -> None:
         """The client is done."""
@@ -44,8 +49,9 @@ class Server(amp.AMP):
 class Load:
     """``count`` asks, ``depth`` in flight."""
 
-    def __init__(self, client: amp.AMP, count: int, depth: int) -> None:
-        self.client, self.count, self.data, self.depth = client, count, b"x" * 100, depth
+    def __init__(self, client: amp.AMP, count: int, kind: str, depth: int) -> None:
+        self.client, self.count, self.kind = client, count, kind
+        self.data = payload(kind)
         self.sent, self.took = 0, []
         self.begun = perf_counter()
         for _ in range(depth):
@@ -54,10 +60,14 @@ class Load:
     def ask(self) -> None:
         """One more."""
         self.sent += 1
-        self.client.callRemote(Echo, data=self.data).addCallback(self.answered, perf_counter())
+        begun = perf_counter()
+        data = self.data if self.kind == "bytes" else dumps(self.data)
+        self.client.callRemote(Echo, data=data).addCallback(self.answered, begun)
 
-    def answered(self, _: object, begun: float) -> None:
+    def answered(self, answer: dict[str, bytes], begun: float) -> None:
         """One came back."""
+        if self.kind != "bytes":
+            loads(answer["data"])
         self.took.append(perf_counter() - begun)
         if self.sent < self.count:
             self.ask()
@@ -80,18 +90,19 @@ async def connect(port: int) -> amp.AMP:
 
 def main() -> None:
     """Run one role."""
-    role, cpu, *rest = sys.argv[1:]
-    port, count, depth = int(rest[0]), int(rest[1]), int(rest[3])
+    role, cpu, port, count, kind, depth = sys.argv[1:]
     os.sched_setaffinity(0, {int(cpu)})
     if role == "server":
         factory = Factory.forProtocol(Server)
-        TCP4ServerEndpoint(reactor, port, interface="127.0.0.1").listen(factory)
+        factory.kind = kind
+        TCP4ServerEndpoint(reactor, int(port), interface="127.0.0.1").listen(factory)
         reactor.run()
         print("{}")
         return
     from twisted.internet.defer import Deferred
 
-    Deferred.fromCoroutine(connect(port)).addCallback(Load, count, depth)
+    connected = Deferred.fromCoroutine(connect(int(port)))
+    connected.addCallback(Load, int(count), kind, int(depth))
     reactor.run()
 
 

@@ -61,7 +61,7 @@ def yardstick_round(sizes: Sizes) -> dict[str, float]:
     pushed = pair("zmq_roles.py", "pull", "push", (sizes.pushes, sizes.kind, 0))
     asked = pair("zmq_roles.py", "router", "dealer", (sizes.asks, sizes.kind, 256))
     single = pair("zmq_roles.py", "router", "dealer", (sizes.singles, sizes.kind, 1))
-    amp = pair("amp_roles.py", "server", "client", (sizes.amp, "bytes", 256))
+    amp = pair("amp_roles.py", "server", "client", (sizes.amp, sizes.kind, 256))
     values = (pushed["per_s"], asked["per_s"], single["p50"], amp["per_s"])
     return dict(zip(UNITS, values, strict=True))
 

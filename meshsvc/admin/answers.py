@@ -22,6 +22,7 @@ from meshsvc.errors import (
     NoOwner,
     NoSuchTarget,
 )
+from meshsvc.mesh.controller import EpochUsed
 
 MAX_DEPTH = 64
 """Nesting that is written as JSON: twice what any message may hold."""
@@ -32,6 +33,7 @@ _LOCAL_STATUS: dict[type[Exception], int] = {
     NoOwner: 503,
     EpochConflict: 409,
     EpochSuperseded: 409,
+    EpochUsed: 409,
 }
 
 

@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, fail
 
 from meshsvc import __version__
 from meshsvc.admin.targets import parse_target
-from meshsvc.errors import LocalError
+from meshsvc.errors import LocalError, NoSuchTarget
 from meshsvc.gossip.events import Event, Resync
 from meshsvc.gossip.members import Status
 from meshsvc.model import Epoch
@@ -152,6 +152,10 @@ class ShardZeroView:
         node = context.node(parsed.node)
         if parsed.shard is not None:
             node = node.shard(parsed.shard)
+        try:
+            node.address  # noqa: B018 - a person mistyped: say so, instead of "unreachable"
+        except NoSuchTarget as error:
+            return fail(error)
         return node.ask(verb, payload, timeout_s)
 
     def form_mesh(self, epoch: Epoch) -> Deferred[Row]:

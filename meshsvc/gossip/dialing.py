@@ -8,7 +8,7 @@ so that they seldom end up with two connections of which one must be closed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from meshsvc.gossip.effects import Forget, Keep
 from meshsvc.model import Address, NodeId, NodeInfo
@@ -27,21 +27,30 @@ class DialPlan:
         self._known: dict[NodeId, NodeInfo] = {}
         self._not_before: dict[NodeId, float] = {}
         self._kept: dict[Address, NodeId | None] = {}
+        self._stale = True
 
     def know(self, info: NodeInfo, now: float) -> None:
         """A node can be dialed at ``info.address``."""
+        if self._known.get(info.node_id) == info:
+            return
+        self._stale = True
         if info.node_id not in self._known and info.node_id < self._me.node_id:
             self._not_before[info.node_id] = now + YIELD_S
         self._known[info.node_id] = info
 
     def drop(self, node: NodeId) -> None:
         """A node is dialed no more."""
+        self._stale = True
         self._known.pop(node, None)
         self._not_before.pop(node, None)
 
-    def update(self, linked: Collection[NodeId], now: float) -> list[Keep | Forget]:
-        """The changes since the last call, given who is linked now."""
-        wanted = self._wanted(linked, now)
+    def update(self, now: float) -> list[Keep | Forget]:
+        """The changes since the last call."""
+        due = self.deadline()
+        if not self._stale and (due is None or due > now):
+            return []
+        self._stale = False
+        wanted = self._wanted(now)
         out: list[Keep | Forget] = [Forget(a) for a in self._kept if a not in wanted]
         for address, node in wanted.items():
             if address not in self._kept or self._kept[address] != node:
@@ -58,17 +67,14 @@ class DialPlan:
         """Where the cluster is looked for before anybody is known."""
         return self._contacts
 
-    def _wanted(self, linked: Collection[NodeId], now: float) -> dict[Address, NodeId | None]:
+    def _wanted(self, now: float) -> dict[Address, NodeId | None]:
         self._not_before = {n: at for n, at in self._not_before.items() if at > now}
-        wanted: dict[Address, NodeId | None] = dict.fromkeys(self._contacts)
+        wanted: dict[Address, NodeId | None] = {}
         # Two ids at one address: the later life is the one that is there.
         for info in sorted(self._known.values(), key=lambda i: (i.incarnation, i.node_id)):
-            address, node = info.address, info.node_id
-            if address == self._me.address:
-                continue
-            if address in self._contacts:
-                # Whoever answers at a seed is welcome, unless it is known who that is.
-                wanted[address] = node if node in linked else wanted[address]
-            elif node in linked or node not in self._not_before:
-                wanted[address] = node
+            if info.node_id not in self._not_before:
+                wanted[info.address] = info.node_id
+        # Whoever answers at a contact's address is welcome, also one that replaced it.
+        wanted.update(dict.fromkeys(self._contacts))
+        wanted.pop(self._me.address, None)
         return wanted

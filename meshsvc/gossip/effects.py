@@ -52,10 +52,7 @@ class ViewChanged:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """Keep a control link to an address; ``node`` is who is expected there, None for any.
-
-    Said again for an address that is kept already, it only changes who is expected.
-    """
+    """Keep a control link to an address; ``node`` is who is expected there, None for any."""
 
     address: Address
     node: NodeId | None

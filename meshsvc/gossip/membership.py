@@ -3,10 +3,6 @@
 Pure: facts come in with the time in seconds since 1970 (generations are compared with it),
 effects come out of ``take_events``. The driver calls ``tick`` when ``deadline`` says so, and
 reports how each ``Echo`` ended; being late with either is noticed and forgiven.
-
-Phases: before ``start`` nothing is sent; in the shadow phase states are read from contacts
-but this node says nothing of itself and answers echoes with "not ready"; then it is a
-member; after ``stop`` it is silent.
 """
 
 from __future__ import annotations
@@ -22,17 +18,7 @@ from meshsvc.gossip.endpoints import Endpoints
 from meshsvc.gossip.health import LAG_SLACK_S
 from meshsvc.gossip.members import Member, Status
 from meshsvc.gossip.own import OwnState
-from meshsvc.gossip.rounds import (
-    ACK,
-    ACK2,
-    PUSH,
-    ROUNDS_TO_ALL,
-    SYN,
-    Rotation,
-    Rounds,
-    packed,
-    split,
-)
+from meshsvc.gossip.rounds import ACK, ACK2, PUSH, SYN, Rounds, packed, split, turns
 from meshsvc.gossip.rumors import FANOUT, JOIN_FANOUT, Rumors
 from meshsvc.gossip.settings import Contacts, Phase, Settings
 from meshsvc.gossip.states import BEAT, BadRow, EndpointState, parse_digest
@@ -46,8 +32,8 @@ if TYPE_CHECKING:
 SHUTDOWN = "gossip.shutdown"
 """[node, generation]: that life of the sender stops."""
 
-MAX_PEERS_A_ROUND = 128
-"""Peers that get a SYN in one round; the tenth part of the largest cluster."""
+SHADOW_RETRY_S = 0.5
+"""A contact whose link is up before its gossip runs misses the first SYN."""
 
 
 class Membership:
@@ -77,7 +63,7 @@ class Membership:
         self.view = self._announcer.view
         self._endpoints = Endpoints(me.node_id)
         self._rounds = Rounds(self._endpoints)
-        self._turns = Rotation(rng, ROUNDS_TO_ALL, MAX_PEERS_A_ROUND)
+        self._turns = turns(rng)
         self._rumors = Rumors()
         own = OwnState(me, shard_incarnation)
         self._voice = Voice(own, self._endpoints, self._rumors, self._announcer)
@@ -121,6 +107,8 @@ class Membership:
         self._last_now = now
         self.phase = Phase.SHADOW
         self._shadow_until = now + self.settings.shadow_s
+        self._round_at = now + SHADOW_RETRY_S
+        self._tell(self.linked, SYN, self._rounds.syn())
         if not self._plan.contacts:
             self._enter(now, alone=True)
         self._settle(now)
@@ -202,18 +190,14 @@ class Membership:
         self._learn(peer, rows, now)
         if wanted:
             self._tell([peer], ACK2, [self._rounds.answer_wanted(wanted)])
-        if self.phase is Phase.SHADOW:
-            self._apply(now)
-            self._enter(now, alone=False)
+        self._contact_made(now)
 
     def _on_ack2(self, peer: NodeId, payload: Any, now: float) -> None:
         self._learn(peer, split(payload, 1)[0], now)
+        self._contact_made(now)
 
     def _on_push(self, peer: NodeId, payload: Any, now: float) -> None:
-        rows = split(payload, 1)[0]
-        self._learn(peer, rows, now)
-        if self.phase is Phase.MEMBER:
-            self._pushed.update(row[0] for row in rows if type(row) is list and row)
+        self._pushed.update(self._learn(peer, split(payload, 1)[0], now))
 
     def _on_accuse(self, peer: NodeId, payload: Any, now: float) -> None:
         accuser, *suspect = split(payload, 3)
@@ -242,10 +226,11 @@ class Membership:
             return
         self._observe(now)
         self._apply(now)
-        if self.phase is Phase.SHADOW and now >= self._shadow_until:
-            self._nobody_answered(now)
-        if self.phase is Phase.MEMBER:
+        if self.phase is Phase.SHADOW:
+            self._look_for_contacts(now)
+        else:
             self._do_member(now)
+        self._watch.tick(now)
         self._settle(now)
 
     def _do_member(self, now: float) -> None:
@@ -255,7 +240,6 @@ class Membership:
         if now >= self._probe_at:
             self._probe_at = now + self.settings.probe_interval_s
             self._watch.round(now)
-        self._watch.tick(now)
         news = self._rumors.take(now)
         if news:
             self._tell(self._some_linked(FANOUT), PUSH, packed(self._endpoints.deltas(news)))
@@ -263,12 +247,12 @@ class Membership:
     def deadline(self) -> float | None:
         """When ``tick`` is next wanted; None when there is nothing to wait for."""
         if self.phase is Phase.SHADOW:
-            due = [self._shadow_until, self._plan.deadline()]
+            due = [self._shadow_until, self._round_at, self._watch.deadline()]
         elif self.phase is Phase.MEMBER:
-            due = [self._round_at, self._probe_at, self._watch.deadline()]
-            due += [self._plan.deadline(), self._rumors.deadline()]
+            due = [self._round_at, self._probe_at, self._watch.deadline(), self._rumors.deadline()]
         else:
             return None
+        due.append(self._plan.deadline())
         if self._endpoints.pending:
             due.append(self._pending_since)
         return min(at for at in due if at is not None)
@@ -303,8 +287,17 @@ class Membership:
         self._tell(self._some_linked(JOIN_FANOUT), PUSH, self._introduction())
         self._out.append(Entered(alone))
 
-    def _nobody_answered(self, now: float) -> None:
-        if self.settings.shadow_required:
+    def _contact_made(self, now: float) -> None:
+        if self.phase is Phase.SHADOW:
+            self._apply(now)
+            self._enter(now, alone=False)
+
+    def _look_for_contacts(self, now: float) -> None:
+        if now < self._shadow_until:
+            if now >= self._round_at:
+                self._round_at = now + SHADOW_RETRY_S
+                self._tell(self.linked, SYN, self._rounds.syn())
+        elif self.settings.shadow_required:
             self.phase = Phase.STOPPED
             self._out.append(NotEntered(tuple(map(str, self._plan.contacts))))
         else:
@@ -317,17 +310,19 @@ class Membership:
             peers.append(self._rng.choice(unproven))
         self._tell(peers, SYN, self._rounds.syn())
 
-    def _learn(self, peer: NodeId, rows: Any, now: float) -> None:
+    def _learn(self, peer: NodeId, rows: Any, now: float) -> list[NodeId]:
+        """Take deltas; answers of which nodes they brought news."""
         if not self._endpoints.pending:
             self._pending_since = now
-        own, missing, refused = self._rounds.learn(rows, now)
-        if missing:
-            self._tell([peer], ACK, [[], missing])
-        for reason in refused:
+        lesson = self._rounds.learn(rows, now)
+        if lesson.missing:
+            self._tell([peer], ACK, [[], lesson.missing])
+        for reason in lesson.refused:
             self._refuse(reason)
-        for delta in own:
+        for delta in lesson.own:
             if not self._voice.overheard(delta, now):
                 self._refuse("outranked")
+        return lesson.news
 
     def _introduction(self) -> list[object]:
         return packed([self._voice.state.since(0)])
@@ -366,7 +361,7 @@ class Membership:
         """Pass on what the watch and the dial plan came to."""
         self._report(now)
         if self.phase is not Phase.STOPPED:
-            self._out.extend(self._plan.update(self.linked, now))
+            self._out.extend(self._plan.update(now))
         self._announcer.flush()
 
     def _report(self, now: float) -> None:

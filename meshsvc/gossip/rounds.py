@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from meshsvc.gossip.endpoints import Endpoints, Took
@@ -43,6 +44,10 @@ ROUNDS_TO_ALL = 10
 """Every live peer is contacted within this many rounds (contract GSP-3)."""
 
 
+MAX_PEERS_A_ROUND = 128
+"""Peers that get a SYN in one round: a tenth of the largest cluster this is meant for."""
+
+
 class Rotation:
     """Takes turns among peers, so that each comes up within a fixed number of rounds.
 
@@ -69,6 +74,28 @@ class Rotation:
                 chosen.append(node)
         self._order.extend(chosen)
         return chosen
+
+
+def turns(rng: Random) -> Rotation:
+    """Whose turn it is to get a SYN."""
+    return Rotation(rng, ROUNDS_TO_ALL, MAX_PEERS_A_ROUND)
+
+
+@dataclass(slots=True)
+class Lesson:
+    """What came of taking deltas.
+
+    Attributes:
+        news: the nodes of which something new was said.
+        own: deltas that spoke of this node itself.
+        missing: rows to ask for, because something before a delta is not known here.
+        refused: why others were refused.
+    """
+
+    news: list[NodeId] = field(default_factory=list)
+    own: list[Delta] = field(default_factory=list)
+    missing: list[object] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
 
 
 class Rounds:
@@ -142,33 +169,29 @@ class Rounds:
                 wanted.append((node, version if mine.generation == generation else 0))
         return _within_budget(self._endpoints.deltas(wanted))
 
-    def learn(self, rows: Any, now: float) -> tuple[list[Delta], list[object], list[str]]:
+    def learn(self, rows: Any, now: float) -> Lesson:
         """Take deltas.
-
-        Returns:
-            those that spoke of this node itself, rows to ask for because something before
-            them is missing, and why others were refused.
 
         Raises:
             BadRow: when ``rows`` is no list; a bad row among good ones is only refused.
         """
-        own: list[Delta] = []
-        missing: list[object] = []
-        refused: list[str] = []
+        lesson = Lesson()
         for row in _rows(rows):
             try:
                 delta = parse_delta(row)
             except BadRow as error:
-                refused.append(error.reason)
+                lesson.refused.append(error.reason)
                 continue
             took = self._endpoints.offer(delta, now)
-            if took is Took.GAP:
-                missing.append(self._known(delta))
+            if took is Took.NEWS:
+                lesson.news.append(delta.state.node_id)
+            elif took is Took.GAP:
+                lesson.missing.append(self._known(delta))
             elif took is Took.SELF:
-                own.append(delta)
-            elif took not in (Took.NEWS, Took.KNOWN):
-                refused.append(took.value)
-        return own, missing, refused
+                lesson.own.append(delta)
+            elif took is not Took.KNOWN:
+                lesson.refused.append(took.value)
+        return lesson
 
     def _known(self, delta: Delta) -> list[object]:
         theirs = delta.state

@@ -94,7 +94,7 @@ class Links(Protocol):
     """What gossip needs of the link service."""
 
     def keep(self, target: Address, link_class: LinkClass, expect: NodeId | None) -> None:
-        """Keep a link there; said again for the same address, only change who is expected."""
+        """Keep a link there, until forgotten; said again, it changes who is expected."""
 
     def forget(self, target: Address, link_class: LinkClass) -> None:
         """Dial there no more."""

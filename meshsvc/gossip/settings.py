@@ -38,7 +38,11 @@ class Contacts:
 
 
 class Phase(Enum):
-    """Where this node stands with the cluster."""
+    """Where this node stands with the cluster.
+
+    Before it starts nothing is sent. In the shadow it reads states from contacts, says
+    nothing of itself and answers echoes with "not ready". Stopped, it is silent.
+    """
 
     IDLE = "idle"
     SHADOW = "shadow"

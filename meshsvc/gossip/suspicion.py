@@ -19,6 +19,10 @@ CONFIRMATIONS = 2
 SPREAD = 2.0
 """An unconfirmed suspicion lasts this many times as long as a confirmed one."""
 
+SILENT = 2.0
+"""A suspect whose link is still up gets this many times as long: its process may be stopped
+for a moment, or its host gone, while a process that died has its links reset."""
+
 REPROBE_S = 0.25
 """A suspect is echoed this often: a link that came back clears it before it is convicted."""
 
@@ -43,6 +47,7 @@ class Suspicion:
     accusers: set[NodeId] = field(default_factory=set)
     next_probe: float = 0.0
     credit_s: float = 0.0
+    silent: bool = False
 
     @property
     def deadline(self) -> float:
@@ -52,7 +57,7 @@ class Suspicion:
             confirmed = min(len(self.accusers), self.needed)
             unconfirmed = 1.0 - log(confirmed + 1) / log(self.needed + 1)
             span *= 1.0 + (SPREAD - 1.0) * unconfirmed
-        return self.started + span + self.credit_s
+        return self.started + span * (SILENT if self.silent else 1.0) + self.credit_s
 
     @property
     def due(self) -> float:
@@ -69,14 +74,30 @@ class Suspicions:
         self._running: dict[NodeId, Suspicion] = {}
         self._accused: dict[tuple[NodeId, int], dict[NodeId, float]] = {}
 
-    def start(self, node: NodeId, generation: int, members: int, now: float) -> None:
-        """Suspect a node, in a cluster of ``members`` that seem to live, this one included."""
+    def start(
+        self, node: NodeId, generation: int, members: int, now: float, *, silent: bool
+    ) -> None:
+        """Suspect a node.
+
+        Args:
+            node: the suspect.
+            generation: the life of it that is suspected.
+            members: how many nodes seem to live, this one included.
+            now: seconds.
+            silent: whether there is a link to it that is up and silent.
+        """
         low = self._shortest_s * max(1.0, log10(max(members, 1))) * self._health.factor
         needed = max(0, min(CONFIRMATIONS, members - 2))
         accusers = set(self._fresh(node, generation, now))
         self._running[node] = Suspicion(
-            generation, now, low, needed, accusers, next_probe=now + REPROBE_S
+            generation, now, low, needed, accusers, next_probe=now + REPROBE_S, silent=silent
         )
+
+    def link_lost(self, node: NodeId) -> None:
+        """The link to a suspect was reset."""
+        running = self._running.get(node)
+        if running is not None:
+            running.silent = False
 
     def accuse(self, node: NodeId, generation: int, accuser: NodeId, now: float) -> bool:
         """Somebody else suspects a node: True when that was not known and may matter."""

@@ -144,6 +144,7 @@ class Watch:
 
     def link_lost(self, node: NodeId, now: float) -> None:
         """The link to a node ended: a hint, no more, which calls for a probe at once."""
+        self._suspicions.link_lost(node)
         watched = self._watched.get(node)
         if watched is not None and watched.life.status in _LIVE:
             self._probe(node, watched, now)
@@ -267,6 +268,8 @@ class Watch:
         watched = self._watched.get(node)
         if watched is None or watched.generation != generation:
             return
+        if result in (Result.ECHOED, Result.VOUCHED) and watched.life.status is Status.ALIVE:
+            return  # by far the most frequent outcome, and it changes nothing
         if result is Result.NEWER:
             self._report.outdated.append(node)
         elif result is Result.ECHOED:
@@ -297,7 +300,8 @@ class Watch:
 
     def _suspect(self, node: NodeId, watched: _Watched, now: float) -> None:
         generation = watched.generation
-        self._suspicions.start(node, generation, len(self.live()) + 1, now)
+        silent = node in self._linked
+        self._suspicions.start(node, generation, len(self.live()) + 1, now, silent=silent)
         self._accuse([node, *self.some_alive(node, FANOUT)], self._me, node, generation)
 
     def _accuse(

@@ -120,6 +120,14 @@ class Greeting:
             raise WireError("the Confirm is for another dial")
         return judge_again(self._plea(self.hello))
 
+    def refused(self, refusal: Refusal) -> tuple[Refusal, Epoch | None]:
+        """Take the peer's Refusal: the same fit to be shown, and its epoch if it is ahead."""
+        theirs = Epoch(refusal.term, refusal.attempt)
+        low = refusal.reason == "epoch-low" and theirs.minted and theirs > self._gate.mine
+        reason, text = printable(refusal.reason), printable(refusal.text)
+        shown = Refusal(reason, text, refusal.term, refusal.attempt, refusal.heals)
+        return shown, theirs if low else None
+
     def peer(self) -> Peer:
         """Who the peer is, once its Hello was judged."""
         hello = self.hello

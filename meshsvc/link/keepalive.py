@@ -119,38 +119,40 @@ class Keepalive:
         self.received_at = now
         self.blocked_since: float | None = None
         self.rtt_s: float | None = None
-        self._heard_at = now
+        self._probed_for: float | None = None  # the ``received_at`` that a Ping went out for
         self._sampled_at = now - SAMPLE_EVERY_S
         self._number = 0
         self._sent_at: float | None = None
 
     def deadline(self) -> float:
         """When the next tick is wanted."""
-        quiet_at = self.received_at + PING_AFTER_S
-        if quiet_at <= self._heard_at:  # the Ping is out
-            quiet_at = self.received_at + DEAD_AFTER_S
+        probing = self._probed_for == self.received_at
+        at = self.received_at + (DEAD_AFTER_S if probing else PING_AFTER_S)
         if self.blocked_since is not None:
-            quiet_at = min(quiet_at, self.blocked_since + DEAD_AFTER_S)
-        return quiet_at
+            at = min(at, self.blocked_since + DEAD_AFTER_S)
+        return at
 
     def tick(self, now: float) -> list[Effect]:
         """Look at the times; what is to be done."""
         self._forgive(now)
+        if self._probed_for != self.received_at:
+            self._machine.heard()
+        self._judge(now)
+        effects, self._core.effects = self._core.effects, []
+        return effects
+
+    def _judge(self, now: float) -> None:
         silence = now - self.received_at
         blocked = 0.0 if self.blocked_since is None else now - self.blocked_since
-        self._heard_at = now
         if silence >= DEAD_AFTER_S:
             self._machine.silent(silence)
         elif blocked >= DEAD_AFTER_S:
             self._machine.stalled(blocked)
         elif silence >= PING_AFTER_S:
+            self._probed_for = self.received_at
             self._machine.quiet()
-        else:
-            self._machine.heard()
-            if now - self._sampled_at >= SAMPLE_EVERY_S:
-                self._machine.sample_due()
-        effects, self._core.effects = self._core.effects, []
-        return effects
+        elif now - self._sampled_at >= SAMPLE_EVERY_S:
+            self._machine.sample_due()
 
     def ping_number(self, now: float) -> int:
         """The number for a Ping that leaves at ``now``."""

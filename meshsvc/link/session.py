@@ -93,7 +93,7 @@ class Session:
             self._outbox.put_urgent(preface.pack(intent.link_class, me.node_id))
         self._perform(now)
 
-    # --- what the driver and the owner read ----------------------------------------------
+    # --- what the driver and the owner use -----------------------------------------------
 
     @property
     def hello(self) -> Hello | None:
@@ -132,9 +132,11 @@ class Session:
 
     def deadline(self) -> float | None:
         """When ``tick`` is wanted, in seconds, or None."""
-        if self._until is not None:
-            return self._until
-        return self._controls.alive.deadline() if self._controls and not self._over else None
+        if self.disposal is not Disposal.KEEP:
+            return None
+        if self._until is None and self._controls is not None:
+            return self._controls.alive.deadline()
+        return self._until
 
     def take_events(self) -> list[Event]:
         """What happened since the last call, oldest first."""
@@ -147,7 +149,7 @@ class Session:
             return b""
         if self._controls is not None and self._controls.due and not self._over:
             for message in self._controls.take(now):
-                self._queue_urgent(message)
+                self._outbox.put_urgent(_frame(message))
         return self._outbox.take(max_bytes, urgent_only=self._held)
 
     def blocked(self, since: float | None) -> None:
@@ -155,13 +157,11 @@ class Session:
         if self._controls is not None:
             self._controls.alive.blocked_since = since
 
-    # --- what the owner does -------------------------------------------------------------
-
     def send(self, message: object) -> Sent:
         """Queue a message; DISCONNECTED unless up, and for envelopes unless agreed."""
         if self._over or not self._up or (type(message) is Envelope and not self._gate.agreed):
             return Sent.DISCONNECTED
-        return self._outbox.put(pack(encode_message(message)))
+        return self._outbox.put(_frame(message))
 
     def send_body(self, body: bytes) -> Sent:
         """Queue an encoded envelope; DISCONNECTED unless the link is up and agreed."""
@@ -188,7 +188,7 @@ class Session:
             self._decline(reason, text, now)
             return
         self._delivering = delivering
-        self._outbox.put_last(pack(encode_message(Bye(reason, text))))
+        self._outbox.put_last(_frame(Bye(reason, text)))
         self._until = now + LINGER_S
         self._finish(reason, text, remote=False, now=now)
 
@@ -236,7 +236,7 @@ class Session:
     def _receive_late(self, controls: Controls, data: bytes, now: float) -> None:
         for body in self._frames.feed(data):
             if self.disposal is not Disposal.KEEP:
-                return
+                return  # the peer said goodbye, what is behind that does not count
             try:
                 message = decode_message(body, Role.PEER)
             except WrongRole:
@@ -255,8 +255,6 @@ class Session:
         if not self._dialing or self._proven:
             raise WrongRole("the link is up, the messages of its handshake are over")
         self._greet(decode_message(body, Role.ACCEPTOR), now)
-
-    # --- before up -----------------------------------------------------------------------
 
     def _greet(self, message: object, now: float) -> None:
         match message:
@@ -285,31 +283,27 @@ class Session:
         self._handshake.declined(refusal)
 
     def _refused(self, refusal: Refusal) -> None:
-        theirs = Epoch(refusal.term, refusal.attempt)
-        if refusal.reason == "epoch-low" and theirs.minted and theirs > self._gate.mine:
-            self._events.append(EpochSeen(theirs))
-        reason, text = printable(refusal.reason), printable(refusal.text)
+        refusal, ahead = self._greeting.refused(refusal)
+        if ahead is not None:
+            self._events.append(EpochSeen(ahead))
         self.disposal = Disposal.FLUSH
-        self._handshake.refusal_received(
-            Refusal(reason, text, theirs.term, theirs.attempt, refusal.heals)
-        )
+        self._handshake.refusal_received(refusal)
 
     def _decline(self, reason: str, text: str, now: float) -> None:
         mine = self._gate.mine
-        refusal = Refusal(reason, text, mine.term, mine.attempt, heals(reason))
-        self._handshake.declined(refusal)
+        self._handshake.declined(Refusal(reason, text, mine.term, mine.attempt, heals(reason)))
         self._perform(now)
 
     def _perform(self, now: float) -> None:
         for effect in self._handshake.take_effects():
             match effect:
                 case SayHello():
-                    self._queue_urgent(self._greeting.my_hello())
+                    self._outbox.put_urgent(_frame(self._greeting.my_hello()))
                 case SayConfirm():
                     assert self._greeting.intent is not None
-                    self._queue_urgent(Confirm(self._greeting.intent.dial))
+                    self._outbox.put_urgent(_frame(Confirm(self._greeting.intent.dial)))
                 case SayRefusal(refusal):
-                    self._outbox.put_last(pack(encode_message(refusal)))
+                    self._outbox.put_last(_frame(refusal))
                     self.disposal = Disposal.FLUSH
                 case BecomeUp():
                     self._become_up(now)
@@ -317,7 +311,7 @@ class Session:
                     self._end(effect)
 
     def _become_up(self, now: float) -> None:
-        self.peer = self._greeting.peer()
+        assert self.peer is not None
         self._up = True
         self._until = None
         self._controls = Controls(self._gate, now)
@@ -329,16 +323,11 @@ class Session:
             self._events.append(Proven())
         self._look_alive(self._controls, now)
 
-    # --- while up ------------------------------------------------------------------------
-
     def _envelope(self, envelope: Envelope) -> None:
         if not self._delivering:
             return
         objection = self._gate.objection(envelope)
-        if objection is None:
-            self._events.append(Received(envelope))
-        else:
-            self._events.append(Dropped(envelope, objection))
+        self._events.append(Dropped(envelope, objection) if objection else Received(envelope))
 
     def _message(self, controls: Controls, message: object, now: float) -> None:
         match message:
@@ -372,16 +361,11 @@ class Session:
         elif before:
             self._events.append(EpochParted(self._gate.mine, self._gate.theirs))
 
-    def _queue_urgent(self, message: object) -> None:
-        self._outbox.put_urgent(pack(encode_message(message)))
-
     def _look_alive(self, controls: Controls, now: float) -> None:
         dead = controls.tick(now)
         if dead is not None:
             self.disposal = Disposal.RESET
             self._finish(dead.reason, dead.text, remote=False, now=now)
-
-    # --- the end -------------------------------------------------------------------------
 
     def _run_out(self, now: float) -> None:
         self._until = None
@@ -392,16 +376,15 @@ class Session:
             self._decline("timeout", text, now)
 
     def _break(self, reason: str, text: str, now: float) -> None:
+        text = printable(text)
         self.disposal = Disposal.FLUSH
         if not self._up:
-            self._decline(reason, printable(text), now)
+            self._decline(reason, text, now)
         else:
-            self._outbox.put_last(pack(encode_message(Bye(reason, printable(text)))))
-            self._finish(reason, printable(text), remote=False, now=now)
+            self._outbox.put_last(_frame(Bye(reason, text)))
+            self._finish(reason, text, remote=False, now=now)
 
     def _finish(self, reason: str, text: str, *, remote: bool, now: float) -> None:
-        if self.disposal is not Disposal.KEEP:
-            self._until = None
         self._handshake.ended(reason, text, heals=heals(reason), remote=remote)
         self._perform(now)
 
@@ -409,6 +392,8 @@ class Session:
         self._over = True
         self._held = False
         self._outbox.seal()
-        if self.disposal is not Disposal.KEEP:
-            self._until = None
         self._events.append(Ended(end.reason, end.text, end.heals, end.remote))
+
+
+def _frame(message: object) -> bytes:
+    return pack(encode_message(message))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
-from meshsvc.mesh.roster import Duty, LinkOwner, duties
+from meshsvc.mesh.roster import MAX_MEMBERS, Duty, LinkOwner, duties
 from meshsvc.model import (
     Address,
     Epoch,
@@ -30,6 +30,9 @@ from meshsvc.wire.messages import LinkState
 
 REPORT_S = 5.0
 """Seconds between reports of round-trip times that changed: people read them, nobody else."""
+
+MAX_HEARD = 2 * MAX_MEMBERS
+"""Nodes whose last report is kept: the roster in force, and one not heard of yet."""
 
 
 class Link(Protocol):
@@ -124,7 +127,6 @@ class Formation:
                 self._effects.append(Keep(peer.address, node_id))
         members = {duty.peer.node_id for duty in self._duties}
         self._told = {node: state for node, state in self._told.items() if node in members}
-        self._heard = {node: state for node, state in self._heard.items() if node in members}
 
     def stop_dialing(self) -> None:
         """Give up every dial that has not led to a link; live links stay."""
@@ -140,10 +142,17 @@ class Formation:
             del self._links[link.peer.node_id]
 
     def heard(self, shard: ShardId, state: LinkState) -> None:
-        """A sibling reports the state of a link; only the owner of that link is believed."""
+        """A sibling reports the state of a link; only the owner of that link is believed.
+
+        It may have adopted a roster that this shard has yet to be told of, so what it says
+        of nodes that are no members here is kept as well.
+        """
         node = NodeId(state.node_id)
-        if self._roster and self._roster.get(node) and self._owner(node, self._shards) == shard:
+        if self._owner(node, self._shards) == shard:
+            self._heard.pop(node, None)
             self._heard[node] = state
+            if len(self._heard) > MAX_HEARD:
+                del self._heard[next(iter(self._heard))]
 
     def sibling_down(self, shard: ShardId) -> None:
         """A sibling is gone, and its links with it."""

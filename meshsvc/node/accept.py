@@ -1,9 +1,11 @@
 """From accepted connection to shard: who gets it, and what happens when nobody can take it.
 
-Rules: a connection leaves the supervisor at once or is closed, it never waits for a shard;
-each that was closed for want of room is counted. On ``peer`` the first bytes name the link,
-hence the shard, and are left in the socket for it. Ports other than ``peer`` and ``admin``
-are served from when all shards are ready, so that early clients do not all end up in one.
+Rules: a connection that was accepted leaves the supervisor at once or is closed, and each
+that was closed is counted. While the shards are busy with what they were given, the next
+ones wait in the backlog; once no shard has taken any for ``LATE_S`` they are accepted and
+closed, so that no client hangs. On ``peer`` the first bytes name the link, hence the shard,
+and are left in the socket for it. Ports other than ``peer`` and ``admin`` are served from
+when all shards are ready, so that early clients do not all end up in one.
 """
 
 from __future__ import annotations
@@ -19,14 +21,11 @@ from meshsvc.errors import LocalError, StartError, WireError
 from meshsvc.link import preface
 from meshsvc.model import Address, LinkClass, Sent, ShardId
 from meshsvc.node.exits import CONFIG
-from meshsvc.node.handover import Handover
-from meshsvc.node.ports import Port, Stranger, address_of, bind
+from meshsvc.node.handover import LATE_S, Handover
+from meshsvc.node.ports import ADMIN, PEER, Port, Stranger, address_of, bind
 from meshsvc.node.strangers import Strangers
 from meshsvc.shards.placement import link_owner
 from meshsvc.wire.codec import encode
-
-PEER = "peer"
-ADMIN = "admin"
 
 MAX_PORTS = 256
 """Listeners of a node: every application that asks for ports of its own gets some."""
@@ -60,17 +59,13 @@ class Acceptor:
         self._send = send
         self._ports: dict[str, Port] = {}
         self._all_ready = False
+        self._crowded: set[Port] = set()
         self._patience: IDelayedCall | None = None
 
     def add(self, name: str, bound: socket.socket, address: Address) -> Port:
-        """Take over a bound socket; the kernel queues connections on peer and admin at once.
-
-        Raises:
-            StartError: (73) when another process began to listen there meanwhile.
-        """
-        port = self._ports[name] = Port(self._reactor, name, bound, address, self._accepted)
-        if name in (PEER, ADMIN):
-            port.listen()
+        """Take over a bound socket."""
+        port = Port(self._reactor, name, bound, address, self._room, self._accepted)
+        self._ports[name] = port
         return port
 
     def listen(self, shard: ShardId, listener: str) -> Address:
@@ -104,6 +99,9 @@ class Acceptor:
         """A shard took a connection, or closed it because nobody there wanted it."""
         if self.handover.settled(shard, seq) and not taken:
             self._counters.drop("fd_transfer", "rejected")
+        crowded, self._crowded = self._crowded, set()
+        for port in crowded:
+            port.resume()
 
     def close(self) -> None:
         """Close all ports and cut all strangers."""
@@ -115,6 +113,7 @@ class Acceptor:
         for port in self._ports.values():
             port.release()
         self._ports.clear()
+        self._crowded.clear()
 
     def _bind(self, listener: str) -> Port:
         kind, _, where = listener.partition(":")
@@ -132,8 +131,16 @@ class Acceptor:
 
     def _watch(self) -> None:
         for name, port in self._ports.items():
-            may = self._all_ready or name in (PEER, ADMIN)
-            port.watch(may and self.handover.wanted(name))
+            port.watch((self._all_ready or name == ADMIN) and self.handover.wanted(name))
+
+    def _room(self, port: Port) -> bool:
+        """Whether to accept now: what cannot be handed over yet is better off in the backlog,
+        what cannot be handed over at all is better off closed."""
+        if port.name == PEER or not self.handover.crowded(port.name, self._now()):
+            return True
+        self._crowded.add(port)
+        port.rest(LATE_S)
+        return False
 
     def _accepted(self, port: Port, connection: socket.socket) -> None:
         if port.name != PEER:

@@ -88,21 +88,28 @@ class Applications(MultiService):
 
     log = Logger()
 
-    def __init__(self, context_of: Callable[[str], Any], enabled: str | Iterable[str]) -> None:
+    def __init__(
+        self,
+        context_of: Callable[[str], Any],
+        enabled: str | Iterable[str],
+        search: Callable[[type[Interface]], tuple[list[Any], list[PluginState]]] = find,
+    ) -> None:
         """Build the service.
 
         Args:
             context_of: application name -> its ``MeshContext``.
             enabled: "all", or the names to start.
+            search: finds the installed plugins.
         """
         super().__init__()  # type: ignore[no-untyped-call]
         self._context_of = context_of
+        self._search = search
         self._enabled = enabled if enabled == "all" else frozenset(enabled)
         self.states: list[PluginState] = []
 
     def load(self) -> list[str]:
         """Find and build every enabled application; returns one warning per failure."""
-        found, failed = find(IMeshApplication)
+        found, failed = self._search(IMeshApplication)
         self.states.extend(failed)
         for application in found:
             self._build(application)

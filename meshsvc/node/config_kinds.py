@@ -13,8 +13,10 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from meshsvc.errors import ConfigError
 from meshsvc.model import Address
 from meshsvc.node.config_units import format_duration, format_size, parse_duration, parse_size
+from meshsvc.shards.cpus import FORMS, parse_allocation
 
 
 def _same(value: object) -> object:
@@ -271,27 +273,16 @@ def texts(*words: str) -> Kind:
 
 def cpu_allocation() -> Kind:
     """The form of a CPU allocation; which CPUs there are is checked when shards start."""
-    expected = '"all", a number from 1 to 256, "first..last", or a list of CPU numbers'
-    return Kind(expected, _read_allocation, _write_allocation, _toml_text)
+    return Kind(FORMS, _read_allocation, _write_allocation, _toml_text)
 
 
 def _read_allocation(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("not an allocation")
-    if isinstance(value, int):
-        if not 1 <= value <= 256:
-            raise ValueError("not a possible number of shards")
-        return value
-    if isinstance(value, list | tuple):
-        if not value:
-            raise ValueError("no CPU for any shard")
-        return _items(value, integer(0, 4095).read, 256)
-    match = re.fullmatch(r"([0-9]{1,4})\.\.([0-9]{1,4})", _string(value))
-    if match is not None and int(match[1]) > int(match[2]):
-        raise ValueError("a range that ends before it starts")
-    if match is None and value != "all":
-        raise ValueError("not an allocation")
-    return value
+    try:
+        parse_allocation(value)
+    except ConfigError as error:
+        why = error.problems[0].partition(": ")[2]
+        raise ValueError(why if not why.startswith("write ") else "not an allocation") from None
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _write_allocation(value: object) -> object:

@@ -82,8 +82,7 @@ class Gossip:
 
     interval_s: float = key("1 s", kinds.duration("20 ms", "1 min"))
     probe_interval_s: float = key("1 s", kinds.duration("20 ms", "1 min"))
-    probe_timeout_s: float = key("500 ms", kinds.duration("10 ms", "1 min"))
-    probe_helpers: int = key(3, kinds.integer(0, 16))
+    probe_timeout_s: float = key("1 s", kinds.duration("10 ms", "1 min"))
     suspicion_s: float = key("1 s", kinds.duration("20 ms", "10 min"))
 
 
@@ -91,7 +90,6 @@ class Gossip:
 class Link:
     """``[link]``: one connection to another node."""
 
-    connect_timeout_s: float = key("5 s", kinds.duration("100 ms", "2 min"))
     handshake_timeout_s: float = key("5 s", kinds.duration("100 ms", "2 min"))
     silent_after_s: float = key("5 s", kinds.duration("500 ms", "10 min"))
 

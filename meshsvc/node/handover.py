@@ -64,6 +64,12 @@ class Handover:
         self._last[listener] = chosen
         return chosen
 
+    def crowded(self, listener: str, now: float) -> bool:
+        """Whether all that listen are full, but some are quick enough to be waited for."""
+        shards = self._listening.get(listener, ())
+        full = bool(shards) and not any(self.has_room(shard) for shard in shards)
+        return full and not all(self._late(shard, now) for shard in shards)
+
     def has_room(self, shard: ShardId) -> bool:
         """Whether a shard is below its cap."""
         return len(self._on_way.get(shard, ())) < self._cap

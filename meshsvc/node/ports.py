@@ -32,6 +32,14 @@ ACCEPTS_PER_TURN = 64
 SHORT_OF_DESCRIPTORS_S = 1.0
 """How long to leave connections in the backlog when the process can open no more."""
 
+PEER = "peer"
+ADMIN = "admin"
+
+AT_ONCE = (PEER, ADMIN)
+"""Ports that every node serves: the kernel queues connections from the start. Others refuse
+connections until a shard asks for them, as an application may not be installed.
+"""
+
 _SHORT = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 
 
@@ -58,6 +66,19 @@ def bind(name: str, wanted: Address) -> socket.socket:
         bound.close()
         raise StartError(_unbound(name, wanted, error), CANNOT_CREATE) from error
     return bound
+
+
+def listen(name: str, wanted: Address, bound: socket.socket) -> None:
+    """Have the kernel accept into the backlog; a socket that listens already goes on.
+
+    Raises:
+        StartError: (73) when another process began to listen there since the bind, which
+            SO_REUSEADDR permits.
+    """
+    try:
+        bound.listen(BACKLOG)
+    except OSError as error:
+        raise StartError(_unbound(name, wanted, error), CANNOT_CREATE) from error
 
 
 def address_of(bound: socket.socket, wanted: Address) -> Address:
@@ -122,7 +143,10 @@ class Reader:
 
 
 class Port(Reader):
-    """One listening socket; ``accepted`` gets each connection while the port is watched."""
+    """One listening socket; ``accepted`` gets each connection while the port is watched.
+
+    Before each, ``room`` is asked; it answers false after having called ``rest``.
+    """
 
     _log = Logger()
 
@@ -132,12 +156,15 @@ class Port(Reader):
         name: str,
         bound: socket.socket,
         address: Address,
+        room: Callable[[Port], bool],
         accepted: Callable[[Port, socket.socket], None],
     ) -> None:
         super().__init__(reactor, bound)
+        self._room = room
         self.name = name
         self.address = address
         self.open = False
+        self._wanted = False
         self._accepted = accepted
         self._pause: IDelayedCall | None = None
 
@@ -147,23 +174,20 @@ class Port(Reader):
         Raises:
             StartError: (73) when another process began to listen there meanwhile.
         """
-        if self.open:
-            return
-        try:
-            self.socket.listen(BACKLOG)
-        except OSError as error:
-            raise StartError(_unbound(self.name, self.address, error), CANNOT_CREATE) from error
-        self.open = True
+        if not self.open:
+            listen(self.name, self.address, self.socket)
+            self.open = True
 
     def watch(self, on: bool) -> None:
         """Accept, or leave connections in the backlog; a pause that is on runs to its end."""
+        self._wanted = on
         if self._pause is None:
             super().watch(on and self.open)
 
     def doRead(self) -> None:
         """Twisted: connections wait."""
         for _ in range(ACCEPTS_PER_TURN):
-            if not self._reading:
+            if not (self._reading and self._room(self)):
                 return
             try:
                 connection, _ = self.socket.accept()
@@ -171,29 +195,33 @@ class Port(Reader):
                 return
             except OSError as error:
                 if error.errno in _SHORT:
-                    self._take_a_break(error)
+                    self._log.warn("{name}: cannot accept: {error}", name=self.name, error=error)
+                    self.rest(SHORT_OF_DESCRIPTORS_S)
                     return
                 continue  # that client left before it was accepted
             connection.setblocking(False)
             self._accepted(self, connection)
 
+    def rest(self, for_s: float) -> None:
+        """Leave connections in the backlog for so long, or until ``resume``."""
+        super().watch(False)
+        if self._pause is None:
+            call_later = self._reactor.callLater  # type: ignore[attr-defined]
+            self._pause = call_later(for_s, self.resume)
+
+    def resume(self) -> None:
+        """End a rest early; without one nothing happens."""
+        if self._pause is not None:
+            if self._pause.active():
+                self._pause.cancel()
+            self._pause = None
+            self.watch(self._wanted)
+
     def release(self) -> None:
         """Close the port."""
-        if self._pause is not None:
-            self._pause.cancel()
-            self._pause = None
+        self._wanted = False
+        self.resume()
         super().release()
-
-    def _take_a_break(self, error: OSError) -> None:
-        self._log.warn("{name}: cannot accept for now: {error}", name=self.name, error=error)
-        self.watch(False)
-        self._pause = self._reactor.callLater(  # type: ignore[attr-defined]
-            SHORT_OF_DESCRIPTORS_S, self._resume
-        )
-
-    def _resume(self) -> None:
-        self._pause = None
-        self.watch(True)
 
 
 class Stranger(Reader):

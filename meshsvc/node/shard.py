@@ -6,9 +6,7 @@ the admin floor adds its port. To see how a message travels, follow ``traffic``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from random import Random
 from typing import Any
 
 from twisted.application.service import MultiService, Service
@@ -34,6 +32,7 @@ from meshsvc.node.directory import NodeDirectory
 from meshsvc.node.handoff import Copy
 from meshsvc.node.listening import ShardListeners
 from meshsvc.node.members import Members
+from meshsvc.node.surroundings import Surroundings
 from meshsvc.node.traffic import Traffic
 from meshsvc.shards.bus import Seat
 from meshsvc.shards.routing import Router
@@ -51,12 +50,19 @@ class Shard(MultiService):
 
     log = Logger()
 
-    def __init__(self, boot: Boot, channel: ShardChannel, reactor: Any) -> None:
+    def __init__(
+        self,
+        boot: Boot,
+        channel: ShardChannel,
+        reactor: Any,
+        surroundings: Surroundings | None = None,
+    ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.boot, self.channel, self.reactor = boot, channel, reactor
         self.config = Config.from_dict(boot.config)
         self.counters = Counters()
-        self.rng = Random()
+        self.surroundings = surroundings or Surroundings()
+        self.rng = self.surroundings.rng
         self.me = NodeInfo(boot.node_id, boot.name, boot.incarnation, boot.advertise, boot.shards)
         self.address = ShardAddress(boot.node_id, boot.shard)
         self.every_second: list[Callable[[], object]] = []
@@ -65,7 +71,9 @@ class Shard(MultiService):
         self._beating: IDelayedCall | None = None
         self._build_ways()
         self._build_view()
-        self.applications = Applications(self.context, self.config.node.applications)
+        self.applications = Applications(
+            self.context, self.config.node.applications, self.surroundings.plugins
+        )
 
     def _build_ways(self) -> None:
         boot, reactor = self.boot, self.reactor
@@ -95,7 +103,7 @@ class Shard(MultiService):
         if boot.shard != 0:
             copy = Copy(self.bus, self.members)
             self.traffic.hear(View, copy.heard)
-        sysverbs.register(self.messaging, boot, os.getpid(), self.reactor.seconds())
+        sysverbs.register(self.messaging, boot, self.surroundings.pid, self.reactor.seconds())
 
     def context(self, application: str) -> MeshContext:
         """What an application of this shard is given."""

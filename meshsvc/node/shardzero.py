@@ -9,8 +9,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from twisted.internet.threads import deferToThread
-
 from meshsvc.gossip.membership import Membership
 from meshsvc.gossip.service import GossipService
 from meshsvc.gossip.settings import Contacts, Settings
@@ -19,11 +17,10 @@ from meshsvc.mesh.controller import StaticController, Timing
 from meshsvc.mesh.service import MeshService
 from meshsvc.model import NO_EPOCH, Epoch, Incarnation, NodeId, NodeInfo, ShardId
 from meshsvc.node import sysverbs
-from meshsvc.node.applications import PluginState, find
+from meshsvc.node.applications import PluginState
 from meshsvc.node.handoff import Publisher
 from meshsvc.node.shard import Shard
 from meshsvc.storage.counter import EpochStore
-from meshsvc.storage.files import RealFileSystem
 from meshsvc.wire.messages import View
 
 MAX_TAGS = 64
@@ -70,7 +67,8 @@ class ShardZero:
 
     def _build_mesh(self) -> MeshService:
         shard, config = self._shard, self._shard.config
-        store = EpochStore(RealFileSystem(), os.path.join(shard.boot.data_dir, "epoch"))
+        surroundings = shard.surroundings
+        store = EpochStore(surroundings.fs, os.path.join(shard.boot.data_dir, "epoch"))
         names = config.mesh.roster
         if not names and not config.seeds.addresses:
             names = (shard.boot.name,)  # a node on its own is a mesh of one
@@ -83,7 +81,7 @@ class ShardZero:
             controller,
             shard.messaging,
             self._alive_view,
-            lambda epoch: deferToThread(store.save, epoch),
+            lambda epoch: surroundings.off_reactor(store.save, epoch),
         )
 
     def _build_view(self) -> None:
@@ -112,7 +110,7 @@ class ShardZero:
         self._tags = tags
 
     def _subscribe(self) -> None:
-        found, failed = find(IEndpointSubscriber)
+        found, failed = self._shard.surroundings.plugins(IEndpointSubscriber)
         self.plugins += failed
         for subscriber in found:
             name = str(getattr(subscriber, "name", type(subscriber).__name__))

@@ -20,7 +20,7 @@ from meshsvc.model import Address, Incarnation, NodeId, ShardId
 from meshsvc.node import exits
 from meshsvc.node.boot import Boot
 from meshsvc.node.config import Config, load
-from meshsvc.node.ports import address_of, bind
+from meshsvc.node.ports import AT_ONCE, address_of, bind, listen
 from meshsvc.shards.cpus import allocate, cgroup_quota, parse_allocation
 from meshsvc.storage.files import RealFileSystem
 from meshsvc.storage.identity import Identity, open_identity
@@ -79,6 +79,8 @@ def prepare(path: str, env: Mapping[str, str], overrides: Mapping[str, object]) 
         _make_run_dir(node.run_dir)
         for name, wanted in config.listen.bound().items():
             sockets[name] = bind(f"listen.{name}", wanted)
+            if name in AT_ONCE:
+                listen(f"listen.{name}", wanted, sockets[name])
     except StartError:
         for bound in sockets.values():
             bound.close()

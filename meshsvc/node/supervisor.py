@@ -90,11 +90,7 @@ class Supervisor(Service):
     # begin and end
 
     def startService(self) -> None:
-        """Take over the ports; the shards are started as soon as the reactor runs.
-
-        Raises:
-            StartError: when a port was taken since it was bound.
-        """
+        """Take over the ports; the shards are started as soon as the reactor runs."""
         super().startService()  # type: ignore[no-untyped-call]
         self._prepared.identity.lock.note(str(os.getpid()))  # twistd has forked since
         for name, bound in self._prepared.sockets.items():
@@ -155,7 +151,8 @@ class Supervisor(Service):
         elif isinstance(message, messages.ShardReady):
             self._ready(life, message.warnings)
         elif isinstance(message, messages.Fatal):
-            self.fail(message.exit_code or exits.SOFTWARE, f"shard {life.shard}: {message.text}")
+            code = message.exit_code if 0 < message.exit_code < 256 else exits.SOFTWARE
+            self.fail(code, f"shard {life.shard}: {message.text}")
         else:
             raise WireError(f"a shard does not send {type(message).__name__} to its supervisor")
 

@@ -30,7 +30,7 @@ class FakeAdmin:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_GET = do_POST = answer
+            do_GET = do_POST = answer  # noqa: N815
 
             def log_message(self, *_):
                 pass

@@ -14,6 +14,7 @@ from twisted.internet.threads import deferToThread
 from meshsvc import errors
 from meshsvc.admin.http import MAX_BODY, MAX_CONNECTIONS, admin_site
 from meshsvc.counters import Counters
+from meshsvc.mesh.controller import EpochUsed
 
 
 class FakeView:
@@ -55,8 +56,9 @@ class FakeView:
         return self.answer
 
     def form_mesh(self, epoch):
-        if epoch.term == 1:
-            return defer.fail(errors.EpochConflict(f"{epoch} is taken"))
+        if epoch.term < 3:
+            error = errors.EpochConflict if epoch.term == 1 else EpochUsed
+            return defer.fail(error(f"{epoch} is taken"))
         return defer.succeed(self.mesh() | {"epoch": str(epoch)})
 
     def add_event_listener(self, listener):
@@ -276,8 +278,9 @@ async def test_the_mesh_is_formed_by_hand(served):
     """The epoch is checked and handed on; a conflict is a 409."""
     assert (await served.post("/v1/mesh/form", {"epoch": "3.1"}))[1]["epoch"] == "3.1"
     assert (await served.post("/v1/mesh/form", {"epoch": "0.1"}))[0] == 400
-    status, body = await served.post("/v1/mesh/form", {"epoch": "1.1"})
-    assert (status, body["error"]["kind"]) == (409, "EpochConflict")
+    for epoch, kind in (("1.1", "EpochConflict"), ("2.1", "EpochUsed")):
+        status, body = await served.post("/v1/mesh/form", {"epoch": epoch})
+        assert (status, body["error"]["kind"]) == (409, kind)
 
 
 # --- limits ------------------------------------------------------------------------------------

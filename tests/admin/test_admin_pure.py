@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -36,6 +36,7 @@ CBOR_LIKE = st.recursive(
 )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(CBOR_LIKE)
 def test_every_payload_is_one_line_of_json(value):
     """No value a node may send breaks the JSON, or its line."""

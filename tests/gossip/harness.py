@@ -250,9 +250,7 @@ class Net:
                 self.unlink(pair)
 
         for pair, since in [item for item in self.links.items() if number in item[0]]:
-            self.later(
-                SILENT_S + self.rng.random() * 0.5, lambda p=pair, s=since: check(p, s)
-            )
+            self.later(SILENT_S + self.rng.random() * 0.5, lambda p=pair, s=since: check(p, s))
 
     # --- links ---------------------------------------------------------------------------
 
@@ -266,9 +264,9 @@ class Net:
             since = self.links[pair]
             self.later(
                 SILENT_S,
-                lambda p=pair, s=since: self.links.get(p) == s
-                and not self.between(*p)
-                and self.unlink(p),
+                lambda p=pair, s=since: (
+                    self.links.get(p) == s and not self.between(*p) and self.unlink(p)
+                ),
             )
 
     def heal(self) -> None:
@@ -283,8 +281,11 @@ class Net:
         if target is not None and target is not node and expected in (None, target.id):
             pair = (min(node.number, target.number), max(node.number, target.number))
             able = self.between(*pair) and not (node.paused or target.paused)
-            if pair not in self.links and able and pair not in self.no_link:
+            if pair in self.links:
+                return
+            if able and pair not in self.no_link:
                 self.link(pair)
+                return
         self.later(REDIAL_S * (0.5 + self.rng.random() / 2), lambda: self.dial(node, where))
 
     def link(self, pair: tuple[int, int]) -> None:
@@ -357,15 +358,11 @@ class Net:
         source.timer(timeout_s, lambda: once.run(None))
         if (source.number, other.number) in self.echo_blocked or not self.passes(source, other):
             return
-        self.later(
-            self.delay(), lambda: other.act(lambda: answer(other.core.answer_echo()))
-        )
+        self.later(self.delay(), lambda: other.act(lambda: answer(other.core.answer_echo())))
 
         def answer(generation: int) -> None:
             if self.passes(source, other):
-                self.later(
-                    self.delay(), lambda: source.act(lambda: once.run(generation))
-                )
+                self.later(self.delay(), lambda: source.act(lambda: once.run(generation)))
 
     def echo_via(
         self,
@@ -413,4 +410,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     return value
-

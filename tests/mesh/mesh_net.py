@@ -117,8 +117,11 @@ class World:
 
     def later(self, delay: float, act: Callable[[], None]) -> None:
         """Do something ``delay`` seconds from now."""
+        self._at(self.now + delay, act)
+
+    def _at(self, when: float, act: Callable[[], None]) -> None:
         self._count += 1
-        heappush(self._queue, (self.now + delay, self._count, act))
+        heappush(self._queue, (when, self._count, act))
 
     def at_node(self, node: Node, act: Callable[[], None], key: object = None) -> None:
         """Do something at a node soon: never once it is dead, later while it is stopped."""
@@ -129,12 +132,12 @@ class World:
 
         def arrive() -> None:
             if node.alive and self.now < node.resumes:
-                self.later(node.resumes - self.now, arrive)
+                self._at(node.resumes, arrive)
             elif node.alive:
                 act()
                 self.drain(node)
 
-        self.later(when - self.now, arrive)
+        self._at(when, arrive)
 
     def run(self, seconds: float, until: Callable[[], bool] | None = None) -> bool:
         """Let time pass; stop early when ``until`` is true, and say whether it became so."""
@@ -278,12 +281,13 @@ class World:
             case formation.Forget(address):
                 del shard.kept[address]
             case plane.ToShard(index, message):
-                sibling, source = node.shards[index], shard.index
-                self.at_node(
-                    node,
-                    lambda: sibling.core.received(source, message),
-                    (shard, sibling),
-                )
+                sibling = node.shards[index]
+
+                def receive() -> None:  # the bus drops what a former life sent or was sent
+                    if shard in node.shards and sibling in node.shards:
+                        sibling.core.received(shard.index, message)
+
+                self.at_node(node, receive, (shard, sibling))
             case Adopted(roster, _) if shard.index == 0:
                 node.controller.adopted(roster, self.now)
             case Superseded():

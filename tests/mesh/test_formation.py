@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from mesh_net import FakeLink, node_info, nodes
 
-from meshsvc.mesh.formation import Forget, Formation, Keep, PeerState, SetEpoch
+from meshsvc.mesh.formation import MAX_HEARD, Forget, Formation, Keep, PeerState, SetEpoch
 from meshsvc.model import Epoch, NodeId, Roster, ShardId
 from meshsvc.wire.messages import LinkState
 from meshsvc.wire.registry import Role, decode_message, encode_message
@@ -153,6 +153,26 @@ def test_reports_of_another_epoch_life_or_shard_do_not_count():
     core.heard(SECOND, LinkState("f" * 32, 1, 1, True, 1, 1, 900, "up"))
     core.heard(SECOND, good)
     assert states(core)[2] == PeerState.UP
+
+
+def test_a_report_may_come_before_the_roster():
+    """Siblings adopt at different moments: what the owner said early counts later."""
+    core = Formation(ME.node_id, FIRST, 2, owner)
+    core.heard(SECOND, LinkState(D.node_id, D.incarnation, 1, True, 1, 3, 900, "up"))
+    core.adopt(roster(2, (A, B, ME)))
+    core.adopt(roster(3))
+    assert states(core)[2] == PeerState.UP
+
+
+def test_reports_are_bounded():
+    """The oldest report makes room for one of ever new nodes."""
+    core = formation()
+    core.heard(SECOND, LinkState(D.node_id, D.incarnation, 1, True, 1, 1, 900, "up"))
+    core._owner = lambda peer, shards: SECOND
+    for number in range(MAX_HEARD):
+        core.heard(SECOND, LinkState(f"{number:032x}f", 1, 1, True, 1, 1, 0, "up"))
+    assert len(core._heard) == MAX_HEARD
+    assert D.node_id not in core._heard
 
 
 def test_a_link_to_a_life_the_roster_does_not_list_is_none():

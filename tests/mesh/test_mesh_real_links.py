@@ -43,7 +43,7 @@ class OneShard:
     """A node of one shard: real links, a listening socket, its part of the mesh."""
 
     def __init__(self, number, incarnation=1):
-        factory = Factory.forProtocol(lambda: self.links.accept())
+        factory = Factory.forProtocol(self._accept)
         self.port = reactor.listenTCP(0, factory, interface="127.0.0.1")
         plain = node_info(number, incarnation)
         address = Address("127.0.0.1", self.port.getHost().port)
@@ -55,6 +55,9 @@ class OneShard:
         self.waiting = []
         self.links.startService()
         self.mesh.startService()
+
+    def _accept(self):
+        return self.links.accept()
 
     def _event(self, event):
         if isinstance(event, Became):
@@ -91,7 +94,7 @@ def cluster():
         return fresh
 
     yield make
-    pytest_twisted.blockon(gatherResults([node.stop() for node in made]))
+    pytest_twisted.blockon(gatherResults([node.stop() for node in made if node.port.connected]))
 
 
 def create(nodes, term, attempt, members=None):

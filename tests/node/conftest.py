@@ -10,7 +10,7 @@ import pytest
 # Tests are imported by path, so what they share has to be found by name.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from running_node import RunningNode  # noqa: E402
+from running_node import RunningNode
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 """Applications start and fail each for itself; what a target cannot reach is an error."""
 
-import pytest
 from twisted.application.service import Service
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from meshsvc.interfaces import IMeshApplication
-from meshsvc.node import applications
 from meshsvc.node.applications import Applications, find
 
 
@@ -31,17 +29,10 @@ def broken_make():
     raise ValueError("bad options")
 
 
-@pytest.fixture
-def installed(monkeypatch):
-    apps = []
-    monkeypatch.setattr(applications, "find", lambda interface: (apps, []))
-    return apps
-
-
-def test_one_that_raises_never_stops_the_others(installed):
+def test_one_that_raises_never_stops_the_others():
     """make_service or startService that raises leaves the application out, with its traceback."""
-    installed += [App("bad-make", broken_make), App("good"), App("bad-start", BrokenStart)]
-    apps = Applications(lambda name: f"context of {name}", "all")
+    installed = [App("bad-make", broken_make), App("good"), App("bad-start", BrokenStart)]
+    apps = Applications(lambda name: f"context of {name}", "all", lambda _: (installed, []))
     warnings = apps.load()
     apps.startService()
     assert warnings == ["bad-make: builtins.ValueError: bad options"]
@@ -55,10 +46,10 @@ def test_one_that_raises_never_stops_the_others(installed):
     assert [service.name for service in apps.services] == ["good"]
 
 
-def test_only_the_enabled_are_built_and_a_missing_one_is_named(installed):
+def test_only_the_enabled_are_built_and_a_missing_one_is_named():
     """[node] applications chooses; what it names and is not installed is reported."""
-    installed += [App("one"), App("two")]
-    apps = Applications(lambda name: None, ("two", "three"))
+    installed = [App("one"), App("two")]
+    apps = Applications(lambda name: None, ("two", "three"), lambda _: (installed, []))
     [warning] = apps.load()
     assert warning.startswith("three: no installed plugin provides the application 'three'")
     assert {s.name: s.state for s in apps.states} == {

@@ -69,21 +69,21 @@ def test_three_keys_are_enough(write, tmp_path):
 @pytest.mark.contract("OPS-2")
 def test_later_layers_win_key_by_key(write):
     """Default < file < conf.d by name < environment < flag, each key by itself."""
-    path = write(LEAST + '[gossip]\ninterval = "2 s"\nsuspicion = "2 s"\nprobe_helpers = 2\n')
-    write('[gossip]\nsuspicion = "3 s"\nprobe_helpers = 3\n', "conf.d/10.toml")
-    write("[gossip]\nprobe_helpers = 4\n", "conf.d/20.toml")
-    env = {"MESHSVC_GOSSIP__PROBE_HELPERS": "5", "MESHSVC_SHARDS__RESTARTS": "6"}
+    path = write(LEAST + '[gossip]\ninterval = "2 s"\nsuspicion = "2 s"\nprobe_timeout = "2 s"\n')
+    write('[gossip]\nsuspicion = "3 s"\nprobe_timeout = "3 s"\n', "conf.d/10.toml")
+    write('[gossip]\nprobe_timeout = "4 s"\n', "conf.d/20.toml")
+    env = {"MESHSVC_GOSSIP__PROBE_TIMEOUT": "5 s", "MESHSVC_SHARDS__RESTARTS": "6"}
     config = load(path, env, {"shards.restarts": "7"})
-    assert config.gossip.probe_timeout_s == 0.5
+    assert config.gossip.probe_interval_s == 1.0
     assert config.gossip.interval_s == 2.0
     assert config.gossip.suspicion_s == 3.0
-    assert config.gossip.probe_helpers == 5
+    assert config.gossip.probe_timeout_s == 5.0
     assert config.shards.restarts == 7
     assert config.origins["gossip.interval"] == f"{path}:6"
     assert config.origins["gossip.suspicion"] == f"{path.parent}/conf.d/10.toml:2"
-    assert config.origins["gossip.probe_helpers"] == "environment MESHSVC_GOSSIP__PROBE_HELPERS"
+    assert config.origins["gossip.probe_timeout"] == "environment MESHSVC_GOSSIP__PROBE_TIMEOUT"
     assert config.origins["shards.restarts"] == "flag --set shards.restarts"
-    assert "gossip.probe_timeout" not in config.origins
+    assert "gossip.probe_interval" not in config.origins
 
 
 def test_variables_spell_every_sort_of_value(write):
@@ -212,8 +212,8 @@ def test_five_mistakes_are_reported_at_once(write):
         ("[applications.a]\nx = 1979-05-27", "no JSON form: quote it"),
         ('[gossip]\ninterval = "1 week"', "unknown unit 'week', got \"1 week\""),
         ('[gossip]\ninterval = "1 ms"', "out of range"),
-        ("[gossip]\nprobe_helpers = 99", "out of range, got 99"),
-        ("[gossip]\nprobe_helpers = true", "not a whole number, got true"),
+        ("[shards]\nrestarts = -1", "out of range, got -1"),
+        ("[shards]\nrestarts = true", "not a whole number, got true"),
         ('[seeds]\nrequired = "yes"', 'not a boolean, got "yes", expected true or false'),
         ('[seeds]\naddresses = "a:1"', "not a list"),
         ('[seeds]\naddresses = ["a:1", "b"]', "entry 2 is not an address"),

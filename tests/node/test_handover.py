@@ -69,6 +69,18 @@ def test_late_shard_waits_while_another_serves():
     assert [give(made, late)[0] for _ in range(3)] == [1, 1, 0]
 
 
+def test_crowded_means_worth_waiting_for():
+    """All full is crowded while one of them is quick; stuck shards are not waited for."""
+    made = handover(0, 1, cap=1)
+    assert not made.crowded("client", 0.0)
+    give(made, 0.0)
+    assert not made.crowded("client", 0.0)
+    give(made, 1.0)
+    assert made.crowded("client", LATE_S + 0.5)
+    assert not made.crowded("client", 1.0 + LATE_S + 0.5)
+    assert not made.crowded("unknown", 0.0)
+
+
 def test_return_is_not_flooded():
     """A shard that comes back takes turns, it does not catch up."""
     made = handover(0, 1)

@@ -81,7 +81,15 @@ def test_histograms_add_up_and_gauges_do_not():
 
 def test_rows_of_an_unknown_shape_are_left_out():
     """What cannot be added up is dropped row by row, and series are bounded."""
-    bad = [None, [], ["c"], ["c", "x", 5, 1], ["z", "x", [], 1], ["c", "x", [], "1"], ["h", "x", [], [1]]]
+    bad = [
+        None,
+        [],
+        ["c"],
+        ["c", "x", 5, 1],
+        ["z", "x", [], 1],
+        ["c", "x", [], "1"],
+        ["h", "x", [], [1]],
+    ]
     ledger = CounterLedger()
     ledger.report(S1, 1, [*bad, *rows(a=1)])
     assert [row[1] for row in ledger.rows(S1)] == ["a"]

@@ -261,9 +261,7 @@ def test_silence_on_the_peer_port_is_cut(make_node):
         assert client.greet() is None  # cut after five seconds
     with contextlib.suppress(ConnectionResetError):  # what it sent was never read
         assert half.greet() is None
-    wait_for(
-        lambda: node.counter(-1, "link_refusals_total", reason="silent", side="acceptor") == 4
-    )
+    wait_for(lambda: node.counter(-1, "link_refusals_total", reason="silent", side="acceptor") == 4)
     assert node.counter(-1, "link_refusals_total", reason="garbage", side="acceptor") == 1
     for client in (*silent, half, garbage, peer):
         client.close()

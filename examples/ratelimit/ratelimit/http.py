@@ -24,6 +24,9 @@ IDLE_S = 60
 
 TOO_LARGE = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
+PHRASES = {429: b"Too Many Requests"}
+"""What the library has no phrase for."""
+
 log = Logger()
 
 
@@ -141,7 +144,7 @@ def failed(request: Request, failure) -> bytes:
 
 def answer(request: Request, code: int, body: object) -> bytes:
     """Set status and type; return the encoded body."""
-    request.setResponseCode(code)
+    request.setResponseCode(code, PHRASES.get(code))
     request.setHeader(b"content-type", b"application/json")
     return json.dumps(body).encode() + b"\n"
 

@@ -197,7 +197,7 @@ class _Cluster:
         rows = [node.row() for node in self.nodes]
         shown = [row | {"shards": [shard["pid"] for shard in row["shards"]]} for row in rows]
         print(table(shown, ["name", "pid", "peer", "client", "admin", "shards"]))
-        print(_next_commands(self.nodes[0].plan, self.file), flush=True)
+        print(_next_commands(self.nodes[0].plan, self.nodes[-1].plan.name, self.file), flush=True)
 
     def _stop(self) -> None:
         asked = self.signals.stops()
@@ -248,13 +248,13 @@ def _by_hand(plan: NodePlan) -> str:
     return f"meshsvc run --config {plan.config}"
 
 
-def _next_commands(plan: NodePlan, file: Path) -> str:
+def _next_commands(plan: NodePlan, other: str, file: Path) -> str:
     admin = f"--admin {plan.admin_url}"
     return f"""
 try, in another terminal:
   meshsvc members {admin}
   meshsvc mesh {admin}
-  meshsvc call n2 sys.info {admin}
+  meshsvc call {other} sys.info {admin}
   meshsvc events --follow {admin}
 logs: {file.parent}/n*/node.log    pids and ports: {file}
 Ctrl-C stops all nodes."""

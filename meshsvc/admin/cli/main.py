@@ -7,10 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from meshsvc.admin.cli import exits
-from meshsvc.admin.cli.arguments import build_parser
-from meshsvc.admin.cli.client import DEFAULT_URL
 from meshsvc.admin.cli.exits import CliError
-from meshsvc.admin.cli.output import FORMATS
 from meshsvc.admin.cli.run import run
 from meshsvc.errors import ConfigError
 
@@ -22,15 +19,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Not parsed here: its options are those of the twistd plugin, so they cannot differ.
         return run(given[1:])
     try:
-        args = build_parser().parse_args(given)
-        args.admin = getattr(args, "admin", None) or os.environ.get("MESHSVC_ADMIN") or DEFAULT_URL
-        args.output = getattr(args, "output", FORMATS[0])
-        code: int = args.verb(args)
+        code = _verb(given)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return exits.OK  # how one ends what follows events
     except Exception as error:
         return _failed(error)
+    return code
+
+
+def _verb(given: Sequence[str]) -> int:
+    # Imported here: a node that runs need not hold what the other verbs use.
+    from meshsvc.admin.cli.arguments import build_parser  # noqa: PLC0415
+    from meshsvc.admin.cli.client import DEFAULT_URL  # noqa: PLC0415
+
+    args = build_parser().parse_args(given)
+    args.admin = getattr(args, "admin", None) or os.environ.get("MESHSVC_ADMIN") or DEFAULT_URL
+    args.output = getattr(args, "output", "table")
+    code: int = args.verb(args)
     return code
 
 

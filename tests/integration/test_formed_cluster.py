@@ -1,0 +1,108 @@
+"""A cluster that nobody disturbs: what it shows, and who can talk to whom."""
+
+import json
+
+import pytest
+
+
+@pytest.mark.contract("OPS-1", "MESH-1")
+def test_dev_writes_cluster_json_and_the_mesh_is_formed(cluster):
+    """cluster.json names every process and address; one epoch and all links are up."""
+    table = json.loads((cluster.directory / "c/cluster.json").read_text())
+    assert set(table) >= {"cluster", "nodes"}
+    for row in table["nodes"]:
+        assert set(row) >= {
+            *("name", "pid", "shards", "peer", "client", "admin", "config", "data_dir"),
+        }
+        assert [shard["index"] for shard in row["shards"]] == [0, 1]
+    assert cluster.wait_formed(timeout_s=5)
+
+
+@pytest.mark.contract("MESH-1")
+def test_mesh_and_members_have_their_documented_shape(cluster):
+    """The JSON that scripts read: members as rows, mesh with its links."""
+    for node in cluster.nodes:
+        members = json.loads(node.cli("members", "-o", "json").stdout)
+        assert [row["name"] for row in members] == ["n1", "n2", "n3"]
+        for row in members:
+            assert set(row) >= {"name", "id", "status", "generation", "address"}
+            assert row["status"] == "alive"
+        mesh = json.loads(node.cli("mesh", "-o", "json").stdout)
+        assert mesh["roster"] == ["n1", "n2", "n3"]
+        for link in mesh["links"]:
+            assert set(link) == {"peer", "state", "epoch", "owner_shard", "rtt_ms"}
+            assert link["epoch"] == mesh["epoch"]
+
+
+@pytest.mark.contract("VERB-1")
+def test_every_node_reaches_every_shard(cluster):
+    """sys.info of each shard of each node, asked from each node."""
+    for node in cluster.nodes:
+        for target in cluster.nodes:
+            for index in (0, 1):
+                info = node.call(f"{target.name}/{index}", "sys.info")["reply"]
+                assert (info["node"], info["shard"]) == (target.name, index)
+
+
+@pytest.mark.contract("VERB-1", "SHD-5")
+def test_all_nodes_agree_who_owns_a_key(cluster):
+    """A key goes to one shard of one node, whoever asks; keys spread over all six."""
+    owners = {}
+    for key in range(60):
+        asked = [node.call(f"key:user:{key}", "sys.info")["reply"] for node in cluster.nodes]
+        places = {(info["node"], info["shard"]) for info in asked}
+        assert len(places) == 1
+        owners[key] = places.pop()
+    assert len(set(owners.values())) == 6
+
+
+@pytest.mark.contract("VERB-2")
+@pytest.mark.parametrize(
+    ("target", "verb", "kind"),
+    [
+        ("n2", "no.such", "UnknownVerb"),
+        ("n9", "sys.echo", "NoSuchTarget"),
+        ("n2/7", "sys.echo", "NoSuchTarget"),
+    ],
+)
+def test_wrong_targets_and_verbs_are_named(cluster, target, verb, kind):
+    """An unknown verb or target is a typed error that says what was wrong, and exit code 1."""
+    node = cluster.nodes[0]
+    error = node.call(target, verb)["error"]
+    assert error["kind"] == kind
+    assert (verb if kind == "UnknownVerb" else target.partition("/")[0]) in error["text"]
+    done = node.cli("call", target, verb)
+    assert done.returncode == 1
+    assert kind in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_all_asks_every_node(cluster):
+    """Target all: one answer per node, by name."""
+    rows = cluster.nodes[1].call("all", "sys.echo", {"x": 1})["reply"]
+    assert rows == [{"node": name, "reply": {"x": 1}} for name in ("n1", "n2", "n3")]
+
+
+@pytest.mark.contract("SHD-4")
+def test_nothing_is_dropped_between_shards_without_a_fault(cluster):
+    """Asks in every direction leave every drop counter of the bus and of verbs at zero."""
+    for _ in range(50):
+        for node in cluster.nodes:
+            assert node.call("n1/1", "sys.echo", "x" * 500)["reply"] == "x" * 500
+    for node in cluster.nodes:
+        drops = {s: v for s, v in node.metrics().items() if s.startswith("frame_drops_total") and v}
+        assert not drops
+
+
+def test_the_node_is_ready_and_live(cluster):
+    """/readyz and /livez answer 200, the metrics are Prometheus text."""
+    for node in cluster.nodes:
+        assert node.http("/readyz")[0] == 200
+        assert node.http("/livez")[0] == 200
+        assert any(series.startswith("links_up_total") for series in node.metrics())
+
+
+def test_large_payloads_travel(cluster):
+    """A payload larger than a frame is echoed unchanged by another node."""
+    text = "x" * 700_000
+    assert cluster.nodes[0].call("n3/1", "sys.echo", text, 10)["reply"] == text
