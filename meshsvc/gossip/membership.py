@@ -18,7 +18,7 @@ from meshsvc.gossip.endpoints import Endpoints
 from meshsvc.gossip.health import LAG_SLACK_S
 from meshsvc.gossip.members import Member, Status
 from meshsvc.gossip.own import OwnState
-from meshsvc.gossip.rounds import ACK, ACK2, PUSH, SYN, Rounds, packed, split, turns
+from meshsvc.gossip.rounds import ACK, ACK2, ASK_ALL, PUSH, SYN, Rounds, packed, split, turns
 from meshsvc.gossip.rumors import FANOUT, JOIN_FANOUT, Rumors
 from meshsvc.gossip.settings import Contacts, Phase, Settings
 from meshsvc.gossip.states import BEAT, BadRow, EndpointState, parse_digest
@@ -108,7 +108,7 @@ class Membership:
         self.phase = Phase.SHADOW
         self._shadow_until = now + self.settings.shadow_s
         self._round_at = now + SHADOW_RETRY_S
-        self._tell(self.linked, SYN, self._rounds.syn())
+        self._tell(self.linked, SYN, ASK_ALL)
         if not self._plan.contacts:
             self._enter(now, alone=True)
         self._settle(now)
@@ -149,7 +149,8 @@ class Membership:
         self._observe(now)
         self.linked[info.node_id] = info
         if self.phase in (Phase.SHADOW, Phase.MEMBER):
-            self._tell([info.node_id], SYN, self._rounds.syn())
+            shadow = self.phase is Phase.SHADOW
+            self._tell([info.node_id], SYN, ASK_ALL if shadow else self._rounds.syn())
             self._watch.heard(info.node_id, now)
             self._settle(now)
 
@@ -296,7 +297,7 @@ class Membership:
         if now < self._shadow_until:
             if now >= self._round_at:
                 self._round_at = now + SHADOW_RETRY_S
-                self._tell(self.linked, SYN, self._rounds.syn())
+                self._tell(self.linked, SYN, ASK_ALL)
         elif self.settings.shadow_required:
             self.phase = Phase.STOPPED
             self._out.append(NotEntered(tuple(map(str, self._plan.contacts))))

@@ -48,6 +48,10 @@ MAX_PEERS_A_ROUND = 128
 """Peers that get a SYN in one round: a tenth of the largest cluster this is meant for."""
 
 
+ASK_ALL: tuple[int, list[object]] = (0, [])
+"""The SYN of a node that wants to read everything before it joins; it is always answered."""
+
+
 class Rotation:
     """Takes turns among peers, so that each comes up within a fixed number of rounds.
 

@@ -10,12 +10,16 @@ No exception that a peer's bytes cause leaves ``dataReceived``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol as TypingProtocol
 
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, IReactorTime
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IPushProducer,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -53,6 +57,7 @@ class TurnProtocol(Protocol):
         self._ready = False
         self._paused = False
         self._finishing = False
+        self._closing = False
 
     # what a subclass overrides
 
@@ -81,6 +86,15 @@ class TurnProtocol(Protocol):
         if self._flush_call is None and self._ready and not self._paused:
             self._flush_call = self.clock.callLater(0, self._flush)
 
+    def flush_now(self) -> None:
+        """The turn is over as far as the caller knows: write what waits, if anything does.
+
+        Saves a pass of the reactor to one who batches a turn of its own; what is said after
+        it in the same turn leaves in the next.
+        """
+        if self._flush_call is not None and self._ready and not self._finishing:
+            self._flush()
+
     def finish(self, within_s: float = CLOSE_S) -> None:
         """Write what there is, then close; reset when that takes over ``within_s`` seconds."""
         if self._finishing or not self._ready:
@@ -101,8 +115,10 @@ class TurnProtocol(Protocol):
         """Twisted: there is a transport."""
         assert self.transport is not None
         self._ready = True
-        if isinstance(self.transport.getHost(), IPv4Address | IPv6Address):
-            self.transport.setTcpNoDelay(True)  # type: ignore[attr-defined]
+        # Unix sockets say they are TCP transports, and fail when asked to behave like one.
+        tcp = isinstance(self.transport.getHost(), IPv4Address | IPv6Address)
+        if tcp and ITCPTransport.providedBy(self.transport):
+            self.transport.setTcpNoDelay(True)
         self.transport.registerProducer(self, True)  # type: ignore[attr-defined]
         self.connected_to_peer()
         self.wake()
@@ -136,13 +152,15 @@ class TurnProtocol(Protocol):
             self._flush_call.cancel()
         self._flush_call = None
         transport = self.transport
-        assert transport is not None
+        if self._closing or transport is None:
+            return
         # A real transport pauses us after one write of this size; the outbox is bounded, so
         # the loop is too.
         while not self._paused:
             data = self.take_output(WRITE_BYTES)
             if not data:
                 if self._finishing:
+                    self._closing = True
                     transport.unregisterProducer()  # type: ignore[attr-defined]
                     transport.loseConnection()
                 return
@@ -272,11 +290,10 @@ class LinkProtocol(TurnProtocol):
         self._draining = False
 
     @property
-    def remote(self) -> str:
-        """The transport's address of the peer, for people."""
+    def remote_host(self) -> str:
+        """The host of the peer, for people; its port says nothing about who it is."""
         peer = self.transport.getPeer() if self.transport is not None else None
-        host = getattr(peer, "host", None)
-        return str(peer) if host is None else f"{host}:{getattr(peer, 'port', '?')}"
+        return str(getattr(peer, "host", peer))
 
     def send(self, message: object) -> Sent:
         """Queue a message; it leaves at the end of this turn."""
@@ -379,16 +396,3 @@ class LinkProtocol(TurnProtocol):
         self._timer = None
         self.session.tick(self.clock.seconds())
         self._drain()
-
-
-class LinkFactory(Factory):
-    """Builds the protocol of one role; ``build`` makes one link, or None to hang up."""
-
-    noisy = False
-
-    def __init__(self, build: Callable[[], LinkProtocol | None]) -> None:
-        self._build = build
-
-    def buildProtocol(self, addr: IAddress | None) -> LinkProtocol | None:
-        """Twisted: there is a connection."""
-        return self._build()

@@ -11,6 +11,9 @@ MAX_REMEMBERED = 1024
 """Pairs of peer and reason; beyond them the one logged longest ago is forgotten, so that a
 stranger who changes its name can cause log lines, but not memory."""
 
+QUIET = frozenset({"lost", "duplicate", "stopping"})
+"""Ends of a handshake that say nothing against the peer: they are counted, no more."""
+
 
 class Refusals:
     """What to count and what to log of refused links, of both sides.

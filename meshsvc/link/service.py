@@ -16,13 +16,14 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.abstract import isIPAddress, isIPv6Address
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import (
     HostnameEndpoint,
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
 )
-from twisted.internet.interfaces import IDelayedCall, IProtocolFactory
+from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory
+from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -43,8 +44,8 @@ from meshsvc.link.events import (
     Up,
 )
 from meshsvc.link.knowledge import Knowledge
-from meshsvc.link.protocol import LinkFactory, LinkProtocol
-from meshsvc.link.refusals import Refusals
+from meshsvc.link.protocol import LinkProtocol
+from meshsvc.link.refusals import QUIET, Refusals
 from meshsvc.link.session import Session
 from meshsvc.link.table import Link, LinkDown, LinkUp, Table
 from meshsvc.link.targets import Target, Targets
@@ -74,6 +75,19 @@ def tcp_connector(reactor: Any) -> Connector:
         return connecting
 
     return connect
+
+
+class LinkFactory(Factory):
+    """Builds the protocol of one role; ``build`` makes one link, or None to hang up."""
+
+    noisy = False
+
+    def __init__(self, build: Callable[[], LinkProtocol | None]) -> None:
+        self._build = build
+
+    def buildProtocol(self, addr: IAddress | None) -> LinkProtocol | None:
+        """Twisted: there is a connection."""
+        return self._build()
 
 
 class LinkService(Service):
@@ -218,10 +232,11 @@ class LinkService(Service):
 
     def link_event(self, carrier: LinkProtocol, event: Event) -> None:
         """One event of a session (called by its protocol)."""
+        if type(event) is Received:  # the one that comes often, and changes nothing here
+            if carrier.link is not None:
+                self._tell("received", carrier.link, event.message)
+            return
         match event:
-            case Received(message):
-                if carrier.link is not None:
-                    self._tell("received", carrier.link, message)
             case Up(peer):
                 self._strangers.pop(carrier, None)
                 self._table.up(carrier, peer, self._reactor.seconds())
@@ -283,22 +298,18 @@ class LinkService(Service):
                     self._tell("link_epoch", link)
 
     def _note_refusal(self, carrier: LinkProtocol, end: Ended) -> None:
-        hello = carrier.session.hello
-        peer = describe(hello.name, hello.node_id) if hello is not None else carrier.remote
-        side = "remote" if end.remote else "local"
-        self._refusals.count(end.reason, side)
-        if end.reason in ("lost", "duplicate", "stopping"):
+        hello, target = carrier.session.hello, self._carriers.get(carrier)
+        stranger = carrier.remote_host if target is None else str(target.address)
+        peer = describe(hello.name, hello.node_id) if hello is not None else stranger
+        reason, text, now = end.reason, end.text, self._reactor.seconds()
+        self._refusals.count(reason, "remote" if end.remote else "local")
+        if reason in QUIET:
             return
-        self._tell("refused", peer, end.reason, end.text)
-        if self._refusals.should_log(peer, end.reason, self._reactor.seconds()):
-            verb = "refused us" if end.remote else "was refused"
-            self.log.warn(
-                "{peer} {verb} ({reason}): {text}",
-                peer=peer,
-                verb=verb,
-                reason=end.reason,
-                text=end.text,
-            )
+        self._tell("refused", peer, reason, text)
+        if self._refusals.should_log(peer, reason, now):
+            how = "refused us" if end.remote else "was refused"
+            line = "{peer} {how} ({reason}): {text}"
+            self.log.warn(line, peer=peer, how=how, reason=reason, text=text)
 
     def _review(self) -> None:
         for link in self.links():
@@ -344,6 +355,8 @@ class LinkService(Service):
 
     def _not_connected(self, failure: Failure, dial: int, target: Target) -> None:
         self._dialing.pop(dial, None)
+        if failure.check(CancelledError):  # forgotten
+            return
         end = Ended("connect", failure.getErrorMessage(), heals=True, remote=False)
         self._counters.add("link_connect_failures_total")
         now = self._reactor.seconds()

@@ -35,6 +35,9 @@ class Carrier(Protocol):
     def send_body(self, body: bytes) -> Sent:
         """Queue an encoded envelope."""
 
+    def flush_now(self) -> None:
+        """Write what waits."""
+
     def close(self, reason: str, text: str, *, delivering: bool = False) -> None:
         """Say goodbye."""
 
@@ -94,6 +97,10 @@ class Link:
     def send_body(self, body: bytes) -> Sent:
         """Queue an encoded ``Envelope`` of at most ``wire.frames.MAX_FRAME`` bytes."""
         return self._carrier.send_body(body)
+
+    def flush_now(self) -> None:
+        """Write what was queued in this turn, without waiting for its end."""
+        self._carrier.flush_now()
 
     def close(self, reason: str, text: str) -> None:
         """Say goodbye behind what is queued; both sides see the reason."""

@@ -53,8 +53,11 @@ class Targets:
     ) -> None:
         """Keep a link there; ``linked`` when there is one to the expected node already."""
         known = self._targets.get((address, link_class))
-        if known is not None and known.expect in (expect, None):
-            known.expect = expect
+        if known is not None and (expect is None or known.expect in (expect, None)):
+            known.expect = expect or known.expect
+            known.node = known.expect or known.node
+            if linked:
+                known.dial.linked(now)
             return
         if known is not None:
             self.forget(address, link_class)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from meshsvc.counters import Counter
 from meshsvc.errors import VerbTaken
 from meshsvc.messaging.items import verb_prefix
 from meshsvc.model import ShardAddress
@@ -51,6 +52,7 @@ class Registration:
     verb: str
     handler: Handler
     oneway: bool
+    handled: Counter
     running: int = 0
     drained: Any = None
 
@@ -58,7 +60,8 @@ class Registration:
 class VerbTable:
     """The verbs of a shard."""
 
-    def __init__(self) -> None:
+    def __init__(self, handled: Callable[[str], Counter]) -> None:
+        self._handled = handled
         self.verbs: dict[str, Registration] = {}
 
     def register(self, verb: str, handler: Handler, oneway: bool) -> Registration:
@@ -73,7 +76,7 @@ class VerbTable:
             raise VerbTaken(
                 f"the verb {verb!r} is registered already: unregister it first, or choose another"
             )
-        registration = self.verbs[verb] = Registration(verb, handler, oneway)
+        registration = self.verbs[verb] = Registration(verb, handler, oneway, self._handled(verb))
         return registration
 
     def remove(self, verb: str) -> Registration | None:

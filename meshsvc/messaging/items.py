@@ -77,7 +77,7 @@ def verb_prefix(verb: str, fields: int) -> bytes:
 
 def ask_suffix(call_id: int, remaining_ms: int) -> bytes:
     """The bytes of an ask behind its payload."""
-    return encode(call_id) + encode(remaining_ms)
+    return encode((call_id, remaining_ms))[1:]  # without the head of the array
 
 
 def reply(call_id: int, payload: object) -> bytes:

@@ -50,6 +50,9 @@ class LinkLike(Protocol):
     def send(self, message: object) -> Sent:
         """Send a message to the peer."""
 
+    def flush_now(self) -> None:
+        """Write what was sent in this turn."""
+
 
 class Links(Protocol):
     """What the post needs of the links this shard owns."""
@@ -81,16 +84,17 @@ class Post:
         self._bus = bus
         self._links = links
         self._counters = counters
-        self._lanes: dict[tuple[ShardAddress, LinkClass, int], Lane] = {}
+        self._lanes: dict[tuple[ShardAddress, int, int], Lane] = {}
         self._dirty: list[Lane] = []
         self._siblings: set[ShardId] = {me.shard}
         self._reachable: set[tuple[NodeId, LinkClass]] = set()
+        self._used: dict[int, LinkLike] = {}
 
     # --- lanes ---------------------------------------------------------------------------
 
     def lane(self, target: ShardAddress, link_class: LinkClass, incarnation: int = 0) -> Lane:
         """The lane to a shard; made when it is first asked for."""
-        key = (target, link_class, incarnation)
+        key = (target, link_class.value, incarnation)  # hashing an enum is slow
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = Lane(target, link_class, incarnation)
@@ -183,7 +187,7 @@ class Post:
             if lost:
                 self._counters.drop("verb", "disconnected", len(lost))
             if lane.incarnation:
-                self._lanes.pop((lane.target, lane.link_class, lane.incarnation), None)
+                self._lanes.pop((lane.target, lane.link_class.value, lane.incarnation), None)
         if lanes:
             self.on_closed(lanes, why)
 
@@ -201,6 +205,9 @@ class Post:
             if not lane.dirty:
                 lane.dirty = True
                 self._dirty.append(lane)
+        used, self._used = self._used, {}
+        for link in used.values():
+            link.flush_now()
         return bool(stuck)
 
     def _empty(self, lane: Lane) -> bool:
@@ -258,4 +265,7 @@ class Post:
         link = self._links.link(node, link_class)
         if link is None:
             return Sent.DISCONNECTED
-        return link.send(envelope) if link.agreed else Sent.FULL
+        if not link.agreed:
+            return Sent.FULL
+        self._used[id(link)] = link
+        return link.send(envelope)

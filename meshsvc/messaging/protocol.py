@@ -23,7 +23,6 @@ from meshsvc.errors import (
     Disconnected,
     HandlerFailed,
     LocalError,
-    NotEncodable,
     Overloaded,
     RemoteError,
     TimedOut,
@@ -35,7 +34,7 @@ from meshsvc.messaging.dispatch import MAX_RUNNING, Call, Registration, VerbTabl
 from meshsvc.messaging.lanes import Lane
 from meshsvc.messaging.post import Post
 from meshsvc.messaging.stats import VerbStats
-from meshsvc.model import Epoch, LinkClass, Sent, ShardAddress, ShardId
+from meshsvc.model import Epoch, Incarnation, LinkClass, NodeId, Sent, ShardAddress, ShardId
 from meshsvc.wire.messages import Envelope
 
 _DATA = int(LinkClass.DATA)
@@ -43,8 +42,28 @@ _DATA = int(LinkClass.DATA)
 MAX_AHEAD = 256
 """Envelopes kept that came before news of their epoch did: a few turns' worth."""
 
-Settle = Callable[[list[Any], ShardAddress], None]
+_PLAIN = frozenset((bytes, str, int, float, bool, type(None), list, dict, tuple))
+
+Settle = Callable[[list[Any], ShardAddress, float], None]
 PutItem = Callable[[Lane, bytes], Sent]
+
+
+class Origin:
+    """Who sent a batch, and the lane that leads back to that life of it."""
+
+    __slots__ = ("incarnation", "lane", "link_class", "now", "source")
+
+    def __init__(
+        self, source: ShardAddress, incarnation: Incarnation, link_class: LinkClass, now: float
+    ) -> None:
+        self.source = source
+        self.incarnation = incarnation
+        self.link_class = link_class
+        self.now = now
+        self.lane: Lane | None = None
+
+    def __str__(self) -> str:
+        return f"shard {self.source}"
 
 
 class Inbox:
@@ -61,7 +80,7 @@ class Inbox:
         settle: Settle,
         put: PutItem,
     ) -> None:
-        self.verbs = VerbTable()
+        self.verbs = VerbTable(stats.handled)
         self._reactor = reactor
         self._post = post
         self._counters = counters
@@ -90,19 +109,17 @@ class Inbox:
             self._counters.drop("verb", "malformed")
             self.log.warn("dropped a malformed batch: {error}", error=error)
             return
-        source = ShardAddress(envelope.source, ShardId(envelope.source_shard))  # type: ignore[arg-type]
-        now = self._reactor.seconds()
-        verbs = self.verbs.verbs
+        origin = self._origin(envelope)
         for item in batch:
-            head = item[0]
-            if type(head) is str and len(item) == 2:
-                registration = verbs.get(head)
-                if registration is not None:
-                    self._run_tell(registration, item[1], source, now)
-                else:
-                    self._stats.unknown.value += 1
-            else:
-                self._take(item, envelope, source, now)
+            self._take(item, origin)
+
+    def _origin(self, envelope: Envelope) -> Origin:
+        return Origin(
+            ShardAddress(NodeId(envelope.source), ShardId(envelope.source_shard)),
+            Incarnation(envelope.source_incarnation),
+            LinkClass(envelope.link_class),
+            self._reactor.seconds(),
+        )
 
     def _other_epoch(self, envelope: Envelope, theirs: Epoch) -> None:
         """A sibling may know a new epoch a moment before this shard: wait for it."""
@@ -118,18 +135,26 @@ class Inbox:
         for envelope in ahead:
             self.deliver(envelope)
 
-    def _take(self, item: list[Any], envelope: Envelope, source: ShardAddress, now: float) -> None:
-        size = len(item)
-        if type(item[0]) is str and size == 4 and type(item[2]) is int:
-            self._run_ask(item, envelope, source, now)
-        elif type(item[0]) is not int:
-            self._counters.drop("verb", "malformed")
-        elif size in (2, 4):
-            self._settle(item, source)
-        elif size == 1:
-            self._cancel((source, envelope.source_incarnation, item[0]))
-        else:
-            self._take_part(item, envelope, source)
+    def _take(self, item: list[Any], origin: Origin) -> None:
+        head, size = item[0], len(item)
+        if type(head) is str:
+            if size == 2:
+                self._run_tell(head, item[1], origin)
+                return
+            if size == 4 and type(item[2]) is int and type(item[3]) is int:
+                self._run_ask(item, origin)
+                return
+        elif type(head) is int:
+            if size in {2, 4}:
+                self._settle(item, origin.source, origin.now)
+                return
+            if size == 1:
+                self._cancel((origin.source, origin.incarnation, head))
+                return
+            if size == 5:
+                self._take_part(item, origin)
+                return
+        self._counters.drop("verb", "malformed")
 
     def _cancel(self, key: tuple[ShardAddress, int, int]) -> None:
         running = self._running.pop(key, None)
@@ -140,27 +165,15 @@ class Inbox:
             finally:
                 self._cancelling = False
 
-    def _take_part(self, item: list[Any], envelope: Envelope, source: ShardAddress) -> None:
-        origin = (envelope.source_incarnation, envelope.link_class)
+    def _take_part(self, item: list[Any], origin: Origin) -> None:
+        stream = (origin.incarnation, origin.link_class)
         try:
-            whole = self._assembly.add(source, origin, item) if len(item) == 5 else None
+            whole = self._assembly.add(origin.source, stream, item)
             if whole is not None:
-                batch = items.split(items.join([whole]))
-                self._take_whole(batch[0], envelope, source)
+                self._take(items.split(items.join([whole]))[0], origin)
         except WireError as error:
             self._counters.drop("verb", "malformed")
-            self.log.warn("dropped a part from shard {source}: {error}", source=source, error=error)
-
-    def _take_whole(self, item: list[Any], envelope: Envelope, source: ShardAddress) -> None:
-        now = self._reactor.seconds()
-        if type(item[0]) is str and len(item) == 2:
-            registration = self.verbs.verbs.get(item[0])
-            if registration is None:
-                self._stats.unknown.value += 1
-            else:
-                self._run_tell(registration, item[1], source, now)
-        else:
-            self._take(item, envelope, source, now)
+            self.log.warn("dropped a part from {source}: {error}", source=origin, error=error)
 
     def bounce(self, envelope: Envelope, reason: str, why: str) -> None:
         """Drop an envelope, counted; the asks in it, or answered by it, end in Disconnected."""
@@ -170,8 +183,9 @@ class Inbox:
             return
         where = f"shard {envelope.target[:8]}/{envelope.target_shard}"
         error = Disconnected(f"the call to {where} was not delivered: {why}")
+        origin = self._origin(envelope)
         for call_id in items.asks_in(envelope.body):
-            self._reply(envelope, items.failure(call_id, error))
+            self._reply(origin, items.failure(call_id, error))
 
     def _bounce_replies(self, envelope: Envelope, why: str) -> None:
         """The calls were answered, but the answers may not be delivered: say so instead."""
@@ -188,15 +202,17 @@ class Inbox:
 
     # --- running verbs -------------------------------------------------------------------
 
-    def _run_tell(
-        self, registration: Registration, payload: Any, source: ShardAddress, now: float
-    ) -> None:
+    def _run_tell(self, verb: str, payload: Any, origin: Origin) -> None:
+        registration = self.verbs.verbs.get(verb)
+        if registration is None:
+            self._stats.unknown.value += 1
+            return
         try:
-            result = registration.handler(Call(registration.verb, payload, source, now, None))
+            result = registration.handler(Call(verb, payload, origin.source, origin.now, None))
         except Exception:
             self._tell_failed(Failure(), registration)
             return
-        self._stats.handled(registration.verb).value += 1
+        registration.handled.value += 1
         if result is not None:
             waiting = _deferred(result)
             if waiting is not None:
@@ -208,46 +224,39 @@ class Inbox:
         self._counters.add("verb_handler_errors_total", verb=registration.verb)
         self.log.failure("the handler of {verb} failed", failure, verb=registration.verb)
 
-    def _run_ask(
-        self, item: list[Any], envelope: Envelope, source: ShardAddress, now: float
-    ) -> None:
+    def _run_ask(self, item: list[Any], origin: Origin) -> None:
         verb, payload, call_id, remaining_ms = item
         registration = self.verbs.verbs.get(verb)
         if registration is None:
             self._stats.unknown.value += 1
-            error: CallError = UnknownVerb(
-                f"shard {envelope.target[:8]}/{envelope.target_shard} has no verb {verb!r}"
-            )
+            me = self._post.me
+            error: CallError = UnknownVerb(f"shard {me.node[:8]}/{me.shard} has no verb {verb!r}")
         elif len(self._running) >= MAX_RUNNING:
             error = Overloaded(f"{MAX_RUNNING} calls are running in the target shard")
         elif remaining_ms <= 0:
             error = TimedOut("the deadline passed before the call arrived")
         else:
-            deadline = now + remaining_ms / 1000
-            self._start(registration, Call(verb, payload, source, now, deadline), call_id, envelope)
+            now = origin.now
+            call = Call(verb, payload, origin.source, now, now + remaining_ms / 1000)
+            self._start(registration, call, call_id, origin)
             return
-        self._reply(envelope, items.failure(call_id, error))
+        self._reply(origin, items.failure(call_id, error))
 
-    def _start(
-        self, registration: Registration, call: Call, call_id: int, envelope: Envelope
-    ) -> None:
+    def _start(self, registration: Registration, call: Call, call_id: int, origin: Origin) -> None:
         try:
             result = registration.handler(call)
+            waiting = None if type(result) in _PLAIN else _deferred(result)
+            if waiting is None:
+                self._answer(result, registration, call_id, origin)
+                return
         except Exception:
-            self._answer_failure(Failure(), registration, call_id, envelope)
+            self._answer_failure(Failure(), registration, call_id, origin)
             return
-        waiting = _deferred(result) if result is not None else None
-        if waiting is None:
-            try:
-                self._answer(result, registration, call_id, envelope)
-            except NotEncodable:
-                self._answer_failure(Failure(), registration, call_id, envelope)
-            return
-        key = (call.source, envelope.source_incarnation, call_id)
+        key = (call.source, origin.incarnation, call_id)
         registration.running += 1
         self._running[key] = waiting
-        waiting.addCallback(self._answer, registration, call_id, envelope)
-        waiting.addErrback(self._answer_failure, registration, call_id, envelope)
+        waiting.addCallback(self._answer, registration, call_id, origin)
+        waiting.addErrback(self._answer_failure, registration, call_id, origin)
         waiting.addBoth(lambda _: self._ran(registration, key))
 
     def _ran(self, registration: Registration, key: Any = None) -> None:
@@ -257,14 +266,14 @@ class Inbox:
             registration.drained.callback(None)
 
     def _answer(
-        self, result: Any, registration: Registration, call_id: int, envelope: Envelope
+        self, result: Any, registration: Registration, call_id: int, origin: Origin
     ) -> None:
         item = items.reply(call_id, None if registration.oneway else result)
-        self._stats.handled(registration.verb).value += 1
-        self._reply(envelope, item)
+        registration.handled.value += 1
+        self._reply(origin, item)
 
     def _answer_failure(
-        self, failure: Failure, registration: Registration, call_id: int, envelope: Envelope
+        self, failure: Failure, registration: Registration, call_id: int, origin: Origin
     ) -> None:
         if self._cancelling:
             return
@@ -274,11 +283,13 @@ class Inbox:
                 self.log.failure("the handler of {verb} failed", failure, verb=registration.verb)
             error = HandlerFailed(type(error).__name__, str(error))
         self._counters.add("verb_handler_errors_total", verb=registration.verb)
-        self._reply(envelope, items.failure(call_id, error))
+        self._reply(origin, items.failure(call_id, error))
 
-    def _reply(self, envelope: Envelope, item: bytes) -> None:
-        target = ShardAddress(envelope.source, ShardId(envelope.source_shard))  # type: ignore[arg-type]
-        lane = self._post.lane(target, LinkClass(envelope.link_class), envelope.source_incarnation)
+    def _reply(self, origin: Origin, item: bytes) -> None:
+        lane = origin.lane
+        if lane is None or not lane.open:
+            lane = self._post.lane(origin.source, origin.link_class, origin.incarnation)
+            origin.lane = lane
         sent = self._put(lane, item)
         if sent is not Sent.ACCEPTED:
             self._counters.drop("reply", sent.name.lower())

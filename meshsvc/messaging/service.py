@@ -8,6 +8,7 @@ timed by more than one delayed call.
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 from typing import Any
 
 from twisted.application.service import Service
@@ -59,6 +60,7 @@ class Messaging(Service):
         self._relays: deque[Envelope] = deque()
         self._flushing = False
         self._timer: IDelayedCall | None = None
+        self._timer_at = inf
         self._stopped = False
         self._inbox = Inbox(reactor, post, counters, self._stats, self._settle, self._put)
         self.deliver = post.deliver = self._inbox.deliver
@@ -179,7 +181,7 @@ class Messaging(Service):
         self._calls.start(PendingCall(call_id, waiter, lane, item, stats, now, now + timeout_s))
         if not lane.dirty:
             self._written(lane)
-        if self._timer is None or now + timeout_s < self._timer.getTime():
+        if now + timeout_s < self._timer_at:
             self._arm()
         return waiter
 
@@ -255,19 +257,18 @@ class Messaging(Service):
 
     def _arm(self) -> None:
         due = self._calls.deadline()
-        if due is None:
-            return
         if self._timer is not None and self._timer.active():
-            if self._timer.getTime() <= due:
-                return
             self._timer.cancel()
-        self._timer = self._reactor.callLater(max(0.0, due - self._reactor.seconds()), self._expire)
+        self._timer, self._timer_at = None, inf
+        if due is not None:
+            wait = max(0.0, due - self._reactor.seconds())
+            self._timer, self._timer_at = self._reactor.callLater(wait, self._expire), due
 
     def _lanes_closed(self, lanes: list[Lane], why: str) -> None:
         for call in self._calls.on_lanes(lanes):
             self._end(call, Disconnected(f"asking {call.verb.verb}: {why}"))
 
-    def _settle(self, item: list[Any], source: ShardAddress) -> None:
+    def _settle(self, item: list[Any], source: ShardAddress, now: float) -> None:
         call = self._calls.get(item[0])
         if call is None or call.lane.target != source:
             self._counters.drop("reply", "late")
@@ -277,7 +278,7 @@ class Messaging(Service):
             self._end(call, items.error_of(item))
             return
         call.verb.ok.value += 1
-        call.verb.latency.observe(self._reactor.seconds() - call.started)
+        call.verb.latency.observe(now - call.started)
         call.waiter.callback(item[1])
 
     # --- the way ---------------------------------------------------------------

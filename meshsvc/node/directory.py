@@ -29,6 +29,7 @@ class NodeDirectory:
         self._roster: Roster | None = None
         self._candidates: tuple[Candidate, ...] = ()
         self._callbacks: list[Callable[[], object]] = []
+        self.version = 0
         members.on_change(lambda _: self._refresh())
 
     def node_named(self, name: str) -> tuple[NodeId, int] | None:
@@ -60,6 +61,7 @@ class NodeDirectory:
         return lambda: self._callbacks.remove(callback)
 
     def _refresh(self) -> None:
+        self.version += 1
         candidates = tuple(sorted(self._eligible()))
         if candidates == self._candidates:
             return

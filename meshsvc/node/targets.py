@@ -21,7 +21,9 @@ DEFAULT_TIMEOUT_S = 5.0
 
 
 class Directory(Protocol):
-    """Who is there, as targets need to know it."""
+    """Who is there, as targets need to know it; ``version`` rises when an answer may change."""
+
+    version: int
 
     def node_named(self, name: str) -> tuple[NodeId, int] | None:
         """The id and number of shards of a member, by name or id; None when not listed."""
@@ -33,37 +35,17 @@ class Directory(Protocol):
         """Name, id and number of shards of every node alive, this one included."""
 
 
-class ShardTarget:
-    """One shard of one node, known by its address."""
+class _Resolved:
+    """A target whose address may change; found again only after the directory changed."""
 
     def __init__(
-        self, messaging: Messaging, address: ShardAddress, link_class: LinkClass = LinkClass.DATA
+        self, messaging: Messaging, directory: Directory, link_class: LinkClass = LinkClass.DATA
     ) -> None:
-        self.address = address
-        self._messaging = messaging
-        self._class = link_class
-
-    @property
-    def _lane(self) -> Lane:
-        return self._messaging.lane(self.address, self._class)
-
-    def ask(
-        self, verb: str, payload: object = None, timeout_s: float = DEFAULT_TIMEOUT_S
-    ) -> Deferred[Any]:
-        """Ask this shard; see ``Messaging.ask``."""
-        return self._messaging.ask_lane(self._lane, verb, payload, timeout_s)
-
-    def tell(self, verb: str, payload: object = None) -> Sent:
-        """Tell this shard; see ``Messaging.tell``."""
-        return self._messaging.tell_lane(self._lane, verb, payload)
-
-
-class _Resolved:
-    """A target whose address is found anew each time."""
-
-    def __init__(self, messaging: Messaging, directory: Directory) -> None:
         self._messaging = messaging
         self._directory = directory
+        self._class = link_class
+        self._found: Lane | None = None
+        self._found_at = -1
 
     @property
     def address(self) -> ShardAddress:
@@ -75,26 +57,32 @@ class _Resolved:
         """
         raise NotImplementedError
 
-    def _target(self) -> ShardTarget:
-        return ShardTarget(self._messaging, self.address)
+    def _lane(self) -> Lane:
+        lane = self._found
+        if lane is None or self._found_at != self._directory.version:
+            self._found_at = self._directory.version
+            lane = self._found = self._messaging.lane(self.address, self._class)
+        return lane
 
     def ask(
         self, verb: str, payload: object = None, timeout_s: float = DEFAULT_TIMEOUT_S
     ) -> Deferred[Any]:
         """Ask, wherever it is now; see ``Messaging.ask``."""
         try:
-            target = self._target()
+            lane = self._lane()
         except (NoSuchTarget, NoOwner) as error:
+            self._found = None
             return fail(Disconnected(f"asking {verb}: {error}"))
-        return target.ask(verb, payload, timeout_s)
+        return self._messaging.ask_lane(lane, verb, payload, timeout_s)
 
     def tell(self, verb: str, payload: object = None) -> Sent:
         """Tell, wherever it is now; see ``Messaging.tell``."""
         try:
-            target = self._target()
+            lane = self._lane()
         except (NoSuchTarget, NoOwner):
+            self._found = None
             return Sent.DISCONNECTED
-        return target.tell(verb, payload)
+        return self._messaging.tell_lane(lane, verb, payload)
 
 
 class NodeTarget(_Resolved):
@@ -109,11 +97,10 @@ class NodeTarget(_Resolved):
         near: int,
         link_class: LinkClass = LinkClass.DATA,
     ) -> None:
-        super().__init__(messaging, directory)
+        super().__init__(messaging, directory, link_class)
         self.name = name
         self._index = index
         self._near = near
-        self._class = link_class
 
     def shard(self, index: int) -> NodeTarget:
         """One shard of the node, by its index."""
@@ -138,9 +125,6 @@ class NodeTarget(_Resolved):
         if not 0 <= index < shards:
             raise NoSuchTarget(f"{self.name} has shards 0 to {shards - 1}, not {index}")
         return ShardAddress(node, ShardId(index))
-
-    def _target(self) -> ShardTarget:
-        return ShardTarget(self._messaging, self.address, self._class)
 
 
 class OwnerTarget(_Resolved):

@@ -31,7 +31,14 @@ TICK_S = 2.5e-7
 COMPACT_AT = 1024
 """Dead entries in the heap before it is worth sweeping; then at half of it."""
 
+MAX_AT_ONCE = 200_000
+"""Events at one moment: far more than any burst, so whoever causes them does not stop."""
+
 _PENDING, _CALLED, _CANCELLED = 0, 1, 2
+
+
+class Stuck(Exception):
+    """Something goes on without end while no time passes."""
 
 
 @implementer(IDelayedCall)
@@ -101,6 +108,7 @@ class Time:
     def __init__(self) -> None:
         self.now = 0.0
         self.events = 0
+        self.halted = False
         self._heap: list[tuple[float, int, Timer]] = []
         self._seq = 0
         self._dead = 0
@@ -137,14 +145,19 @@ class Time:
         """Every timer that is to come, in order."""
         return [t for _, seq, t in sorted(self._heap, key=lambda e: e[:2]) if _live(t, seq)]
 
-    def run_until(self, until: float, done: Callable[[], bool] | None = None) -> bool:
-        """Let time pass up to ``until``; stop at once when ``done()`` is true after an event.
+    def halt(self) -> None:
+        """Stop after the event that runs now; time does not pass any more."""
+        self.halted = True
 
-        Returns:
-            whether ``done`` came true (False when none was given).
+    def run_until(self, until: float) -> None:
+        """Let time pass up to ``until``, or until somebody says ``halt``.
+
+        Raises:
+            Stuck: when more than ``MAX_AT_ONCE`` events happen without time passing.
         """
         heap = self._heap
-        while heap and heap[0][0] <= until:
+        same = 0
+        while heap and heap[0][0] <= until and not self.halted:
             at, seq, timer = heappop(heap)
             if timer.seq != seq or not timer.active():
                 self._dead = max(0, self._dead - 1)
@@ -153,24 +166,19 @@ class Time:
                 self.push(timer)
                 continue
             if at > self.now:
-                self.now = at
-            if not self._fire(timer):
-                continue
-            self.events += 1
-            if done is not None and done():
-                return True
-        self.now = max(self.now, until)
-        return False
-
-    def _fire(self, timer: Timer) -> bool:
-        owner = timer.owner
-        if owner is not None and not owner.ready_for(timer):
-            return False
-        try:
-            timer.run()
-        except Exception:
-            self.log.failure("unhandled in a delayed call")
-        return True
+                self.now, same = at, 0
+            same += 1
+            if same > MAX_AT_ONCE:
+                raise Stuck(f"{same} events at {at:.6f} s, the last is {timer.call}")
+            owner = timer.owner
+            if owner is None or owner.ready_for(timer):
+                self.events += 1
+                try:
+                    timer.run()
+                except Exception:
+                    self.log.failure("unhandled in a delayed call")
+        if not self.halted:
+            self.now = max(self.now, until)
 
 
 def _live(timer: Timer, seq: int) -> bool:
@@ -294,7 +302,7 @@ class ProcessClock:
         """Another time for a timer."""
         at = self.time.now + (local - self.seconds()) / self.skew.rate
         timer.local = local
-        if at >= timer.at and timer not in self._late:
+        if at >= timer.at:
             timer.at = at  # its entry is found early, and put off then
         else:
             timer.at = at

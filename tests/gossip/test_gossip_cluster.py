@@ -356,7 +356,7 @@ def test_four_stalling_nodes_of_20_make_no_healthy_node_blame_another() -> None:
 
     def go_on(number: int) -> None:
         net.resume(number)
-        net.later(net.rng.uniform(0.3, longest[number] * 3), lambda: stop(number))
+        net.later(net.rng.uniform(0.5, 4 + longest[number] * 3), lambda: stop(number))
 
     for number in stalled:
         stop(number)
@@ -455,9 +455,8 @@ def test_a_partition_of_a_minute_heals_in_15_s_without_restarts() -> None:
         assert node.core.member(net.nodes[0].id).values["side"] == "left"  # type: ignore[union-attr]
         if node.number >= 5:
             names = [e.name for e in node.events if e.node_id == net.nodes[0].id]
-            assert names == ["joined", "suspect", "dead", "alive", "changed"] or names == [
-                *("joined", "suspect", "dead", "changed", "alive"),
-            ]
+            assert names[:3] == ["joined", "suspect", "dead"]
+            assert sorted(names[3:]) == ["alive", "changed"]
 
 
 @pytest.mark.contract("GSP-11")

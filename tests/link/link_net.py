@@ -16,8 +16,10 @@ from typing import Any
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionRefusedError
+from twisted.internet.interfaces import ITCPTransport
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from meshsvc.counters import Counters
 from meshsvc.link.admission import Known, Local
@@ -189,6 +191,7 @@ def explore(scenario: Callable[[Chooser], None], most: int) -> int:
     return runs
 
 
+@implementer(ITCPTransport)
 class MemoryTransport:
     """One end of an in-memory connection; what it writes waits to be carried over."""
 

@@ -60,8 +60,8 @@ def test_a_bad_frame_ends_a_live_link_with_its_reason(name: str, end: int) -> No
     ends = up_pair()
     ends.ends[end].receive(pack(BAD_FRAMES[name]), ends.now)
     ends.settle()
-    assert ends.of(end, Ended)[0].reason == name.split()[0]
-    assert ends.of(1 - end, Ended)[0].reason == name.split()[0]
+    assert ends.of(end, Ended)[0].reason == name.split(maxsplit=1)[0]
+    assert ends.of(1 - end, Ended)[0].reason == name.split(maxsplit=1)[0]
     assert disposed(ends.ends[end])
 
 
@@ -77,7 +77,7 @@ def test_a_bad_frame_ends_a_handshake_with_its_reason(name: str) -> None:
     }
     session.receive(PREFACE + pack(early.get(name, BAD_FRAMES[name])), 0.0)
     (end,) = ends_of(session)
-    assert (end.reason, end.heals) == (name.split()[0], False)
+    assert (end.reason, end.heals) == (name.split(maxsplit=1)[0], False)
     assert end.reason.encode() in session.take_output(1 << 20, 0.0)
 
 

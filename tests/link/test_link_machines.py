@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 
+from meshsvc.counters import Counters
 from meshsvc.link.dial import (
     DUPLICATE_WAIT_S,
     LONG_WAIT_S,
@@ -25,7 +26,6 @@ from meshsvc.link.handshake import (
     _Core,
 )
 from meshsvc.link.refusals import LOG_INTERVAL_S, MAX_REMEMBERED, Refusals
-from meshsvc.counters import Counters
 from meshsvc.retry import exponential, fixed
 from meshsvc.wire.messages import Refusal
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from link_net import CONTROL, DATA, E1, Ends, disposed, envelope, node, roster, up_pair
@@ -95,16 +96,18 @@ def test_a_slow_handshake_is_cut_at_five_seconds(said: str) -> None:
 
 @pytest.mark.contract("LINK-2")
 @pytest.mark.parametrize(
-    ("refuser", "reason"),
-    [(1, "wrong-cluster"), (0, "wrong-node")],
+    ("changes", "reason"),
+    [
+        ({"acceptor": node(2, cluster="prod")}, "wrong-cluster"),
+        ({"acceptor": node(2, protocol_min=2, protocol_max=2)}, "version"),
+        ({"acceptor": node(1)}, "self-dial"),
+        ({"acceptor": node(2, name="n1")}, "name-collision"),
+        ({"expect": node(3).node_id}, "wrong-node"),
+    ],
 )
-def test_both_sides_see_a_refusal(refuser: int, reason: str) -> None:
-    """Either end may refuse; both end with the same reason, text and chance to heal."""
-    if refuser == 1:
-        ends = Ends(acceptor=node(2, cluster="prod"))
-    else:
-        ends = Ends(dialer=node(1), expect=str(node(3).node_id), acceptor=node(2))
-        ends = Ends(expect=node(3).node_id) if not ends else ends
+def test_both_sides_see_a_refusal(changes: dict[str, Any], reason: str) -> None:
+    """Both ends end with the same reason, text and chance to heal, and no link was up."""
+    ends = Ends(**changes)
     ends.settle()
     told = [ends.of(end, Ended)[0] for end in (0, 1)]
     assert {each.reason for each in told} == {reason}

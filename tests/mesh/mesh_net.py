@@ -213,7 +213,8 @@ class World:
 
     def pause(self, name: str, seconds: float) -> None:
         """SIGSTOP, and SIGCONT later."""
-        self.nodes[name].resumes = self.now + seconds
+        node = self.nodes[name]
+        node.resumes = max(node.resumes, self.now + seconds)
         self.later(DETECT_S, self.spread)
         self.later(seconds, self.spread)
 

@@ -1,0 +1,128 @@
+"""GOSSIP: what is known of a node only moves forward, and only the living are alive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from meshsvc.gossip.members import Status
+from meshsvc.sim.invariants.base import Check, register
+
+if TYPE_CHECKING:
+    from meshsvc.sim.cluster import Cluster
+    from meshsvc.sim.processes import SimShard
+
+GHOST_S = 2.0
+"""An echo that was answered may be told of this late: it waits in queues and on the way."""
+
+_TERMINAL = ("left", "removed")
+
+Observer = tuple[str, int, int]
+
+
+def observer_of(life: SimShard) -> Observer:
+    """This life of this shard 0."""
+    return (life.node.name, life.node.generation, life.incarnation)
+
+
+@register
+class Forward(Check):
+    """Generation and version of a row never fall, and what left does not come back (GSP-2, 9)."""
+
+    section = "GOSSIP"
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._seen: dict[Observer, dict[str, tuple[int, int, Status]]] = {}
+
+    def view_changed(self, life: SimShard) -> None:
+        """Compare every row with what it was."""
+        assert life.zero is not None
+        seen = self._seen.setdefault(observer_of(life), {})
+        for member in life.zero.gossip.members():
+            new = (member.generation, member.version, member.status)
+            old = seen.get(member.node_id)
+            if old is not None and old != new:
+                self._compare(f"{life.life} on {member.name}", old, new)
+            seen[member.node_id] = new
+
+    def _compare(self, where: str, old: Any, new: Any) -> None:
+        if new[:2] < old[:2]:
+            self.fail(f"{where}: (generation, version) fell from {old[:2]} to {new[:2]}")
+        same_life = new[0] == old[0]
+        if same_life and old[2] is Status.LEFT and new[2] not in (Status.LEFT, Status.REMOVED):
+            self.fail(f"{where}: generation {new[0]} left and came back as {new[2].value}")
+        if old[2] is Status.REMOVED and new[2] is not Status.REMOVED:
+            self.fail(f"{where}: it was removed and came back as {new[2].value}")
+
+
+@register
+class Story(Check):
+    """Each observer is told a story that makes sense, with one death a death (GSP-5, 7)."""
+
+    section = "GOSSIP"
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._told: dict[tuple[Observer, str], tuple[int, str]] = {}
+
+    def member_event(self, life: SimShard, event: Any) -> None:
+        """Check one event against the one before it."""
+        member, name = getattr(event, "member", None), event.name
+        if member is None or name == "changed":
+            return
+        key = (observer_of(life), member.node_id)
+        generation, last = self._told.get(key, (0, ""))
+        where = f"{life.life} on {member.name}"
+        if member.generation < generation:
+            self.fail(f"{where}: {name} of generation {member.generation} after {generation}")
+        elif member.generation == generation:
+            self._same_life(where, last, name)
+        elif generation and name not in ("restarted", "removed"):
+            self.fail(f"{where}: {name} of a later life without restarted")
+        if name in ("joined", "alive"):
+            self._must_live(where, member, name)
+        self._told[key] = (member.generation, name)
+
+    def _same_life(self, where: str, last: str, name: str) -> None:
+        if last == name:
+            self.fail(f"{where}: {name} was told twice in a row")
+        if last in _TERMINAL and name != "removed":
+            self.fail(f"{where}: {name} after {last} of the same life")
+        if name == "joined" and last not in ("restarted", ""):
+            self.fail(f"{where}: joined after {last}: it joined before")
+        if last == "dead" and name == "suspect":
+            self.fail(f"{where}: suspected after it was dead")
+
+    def _must_live(self, where: str, member: Any, name: str) -> None:
+        """Alive means an echo of that life: it ran a moment ago."""
+        cluster = self.cluster
+        for node in cluster.nodes:
+            if node.node_id == member.node_id:
+                lives = node.generation == member.generation and node.state == "running"
+                recently = cluster.ended_at.get((member.node_id, member.generation))
+                if not lives and (recently is None or cluster.time.now - recently > self._slack()):
+                    self.fail(
+                        f"{where}: {name} of generation {member.generation}, which has not been"
+                        " running: no echo can have proved it"
+                    )
+
+    def _slack(self) -> float:
+        return GHOST_S + self.cluster.longest_pause_s
+
+
+@register
+class NobodyIsFramed(Check):
+    """Without faults no healthy node convicts a healthy one (GSP-8)."""
+
+    section = "GOSSIP"
+
+    def member_event(self, life: SimShard, event: Any) -> None:
+        """A death while the weather is fine."""
+        if event.name != "dead" or not self.cluster.fine_for(10.0):
+            return
+        member = event.member
+        for node in self.cluster.nodes:
+            if node.node_id == member.node_id and node.generation == member.generation:
+                up_s = self.cluster.time.now - node.since
+                if node.running and not node.paused and up_s > 10.0:
+                    self.fail(f"{life.life} convicted {member.name}, which is well, without a fault")
