@@ -361,7 +361,7 @@ class Membership:
     def _settle(self, now: float) -> None:
         """Pass on what the watch and the dial plan came to."""
         self._report(now)
-        if self.phase is not Phase.STOPPED:
+        if self.phase in (Phase.SHADOW, Phase.MEMBER):
             self._out.extend(self._plan.update(now))
         self._announcer.flush()
 

@@ -221,6 +221,9 @@ class LinkService(Service):
         self._targets.forget_all()
         self._dial()
         super().stopService()  # type: ignore[no-untyped-call]
+        # A dial that another link made needless goes on until it is told otherwise.
+        for _, connecting in list(self._dialing.values()):
+            connecting.cancel()
         for carrier in list(self._carriers):
             carrier.close("stopping", f"{self.me.name} stops")
         if not self._carriers:

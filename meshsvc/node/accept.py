@@ -4,8 +4,8 @@ Rules: a connection that was accepted leaves the supervisor at once or is closed
 that was closed is counted. While the shards are busy with what they were given, the next
 ones wait in the backlog; once no shard has taken any for ``LATE_S`` they are accepted and
 closed, so that no client hangs. On ``peer`` the first bytes name the link, hence the shard,
-and are left in the socket for it. Ports other than ``peer`` and ``admin`` are served from
-when all shards are ready, so that early clients do not all end up in one.
+and are left in the socket for it. Ports other than ``admin`` are served from when all shards
+are ready: early clients would all end up in one shard, early links at one that is not there.
 """
 
 from __future__ import annotations
@@ -166,7 +166,9 @@ class Acceptor:
         self._arm()
 
     def _heard(self, stranger: Stranger, data: bytes) -> None:
-        if len(data) == len(preface.MAGIC) and preface.could_be(data):
+        # Fewer bytes than it was to wait for mean that no more will come.
+        complete = len(data) == stranger.wanted
+        if complete and stranger.wanted < preface.PREFACE_BYTES and preface.could_be(data):
             stranger.want(preface.PREFACE_BYTES)
             return
         self.strangers.remove(stranger)

@@ -240,18 +240,18 @@ class Stranger(Reader):
     ) -> None:
         super().__init__(reactor, connection)
         self._heard = heard
-        self._wanted = 1
+        self.wanted = 1
 
     def want(self, count: int) -> None:
         """Call ``heard`` once this many bytes are there, or the peer closed before."""
-        self._wanted = count
+        self.wanted = count
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
         self.watch(True)
 
     def doRead(self) -> None:
         """Twisted: enough bytes, or the end."""
         try:
-            data = self.socket.recv(self._wanted, socket.MSG_PEEK)
+            data = self.socket.recv(self.wanted, socket.MSG_PEEK)
         except BlockingIOError:
             return
         except OSError:

@@ -85,10 +85,13 @@ class Network:
     def end_closed(self, end: End) -> None:
         """An end is closed for good."""
         self._pairs.pop(end, None)
+        other = end.wire.target
+        if not other.established:  # the packet that would have made it is lost
+            self._pairs.pop(other, None)
 
     def ends(self) -> list[End]:
         """Every end that is open, in the order they were made."""
-        return list(self._pairs)
+        return [end for end in self._pairs if end.established]
 
     def note(self, source: End, target: End, size: int) -> None:
         """Bytes were delivered."""
@@ -178,7 +181,7 @@ class Listener:
     @property
     def _key(self) -> int | str:
         at = self.address
-        return str(at.name) if isinstance(at, UNIXAddress) else int(at.port)
+        return at.name.decode() if isinstance(at, UNIXAddress) else int(at.port)
 
     def startListening(self) -> None:
         """Twisted: open the port."""
@@ -286,6 +289,7 @@ class Dial:
             (self._reactor.host, self._reactor, self._from), (target, port.process, self._to)
         )
         theirs.awaits(port.accept)
+        mine.established = True
         mine.announce()
         mine.attach(protocol)
 

@@ -142,6 +142,7 @@ class End:
         self.protocol: Any = None
         self.on_data: Callable[[], None] | None = None
         self.connected = False
+        self.established = False
         self.closed = False
         self.aborted = False
         self._accept: Callable[[End], None] | None = None
@@ -267,6 +268,7 @@ class End:
     def accepted(self) -> None:
         """The connection was accepted by the kernel of this side."""
         if self._accept is not None and not self.closed:
+            self.established = True
             self._accept(self)
 
     def move_to(self, process: ProcessClock) -> None:
@@ -311,6 +313,13 @@ class End:
             self.process.post(0.0, self._resume_producer)
         elif self.disconnecting:
             self._close_when_empty()
+
+    def break_silently(self) -> None:
+        """This side loses the connection, and the other one is not told."""
+        if not self.closed and self._closing is None:
+            self.aborted = True
+            self.wire.drop_all()
+            self.process.post(0.0, self.lost, ConnectionLost())
 
     def vanish(self) -> None:
         """The process is gone: its kernel closes the stream, behind what was sent."""

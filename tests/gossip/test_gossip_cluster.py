@@ -637,3 +637,17 @@ def test_rubbish_from_a_peer_is_counted_and_changes_nothing() -> None:
     assert one.core.members() == before
     net.run(5)
     assert net.formed(2)
+
+
+def test_values_may_be_set_before_the_start() -> None:
+    """They are part of what the node says first, and nothing is sent or dialed before."""
+    net = Net(2)
+    net.start(0)
+    net.run(1)
+    early = Node(net, 1, int(net.now), 1)
+    early.core.set_values({"tags": {"zone": "a"}}, net.now)
+    assert {type(effect).__name__ for effect in early.core.take_events()} == {"ViewChanged"}
+    net.nodes[1] = early
+    early.act(lambda: early.core.start(net.now))
+    assert net.run(2, lambda: net.formed(2)) is not None
+    assert net.nodes[0].core.member(early.id).tags == {"zone": "a"}  # type: ignore[union-attr]

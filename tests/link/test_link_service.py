@@ -17,11 +17,10 @@ from link_net import (
     node,
     roster,
 )
-from twisted.internet.interfaces import IPushProducer
 from twisted.internet.testing import StringTransport
 
 from meshsvc.link.service import MAX_STRANGERS
-from meshsvc.model import NO_EPOCH, Incarnation, NodeId, Roster, Sent
+from meshsvc.model import NO_EPOCH, Epoch, Incarnation, NodeId, Sent
 from meshsvc.wire.messages import ShardGone
 
 
@@ -433,14 +432,51 @@ def test_dial_numbers_rise_across_restarts() -> None:
     assert first == 1000 * 1000
 
 
-def test_the_producer_side_is_a_push_producer() -> None:
-    """What is registered with the transport can be paused."""
+def test_keep_again_learns_whom_it_is_for() -> None:
+    """Naming the node of a kept seed address neither dials again nor forgets the link."""
     world = linked()
-    assert IPushProducer.providedBy(next(world.live()).protocol)
+    a, b = world.members
+    a.keep(b.me.address, CONTROL, None)
+    a.keep(b.me.address, CONTROL, b.me.node_id)
+    world.pass_time(5)
+    assert len(world.transports) == 2
+    assert world.watchers[0].flow == ["link_up"]
     world.stop()
 
 
-def test_rosters_are_compared_by_node() -> None:
-    """A roster without this node closes this node's data links, whoever else is in it."""
-    lonely = Roster(E2, (info(node(2)),))
-    assert lonely.index(NodeId(node(1).node_id)) is None
+def test_an_address_that_changes_hands_is_dialed_anew() -> None:
+    """keep of another node at the same address takes the place of the first."""
+    world = World(node(1), node(2))
+    a, b = world.members
+    a.keep(b.me.address, CONTROL, NodeId("f" * 32))
+    world.settle()
+    assert world.watchers[0].of("refused")[0][1] == "wrong-node"
+    a.keep(b.me.address, CONTROL, b.me.node_id)
+    world.settle()
+    assert len(a.links()) == 1
+    world.stop()
+
+
+@pytest.mark.contract("MESH-5")
+def test_twenty_epochs_leave_nothing_behind() -> None:
+    """Epochs that come and go faster than links: links at the last one only, and no dial,
+    socket or timer of an earlier one."""
+    world = World(node(1), node(2), node(3))
+    a, b, c = world.members
+    for attempt in range(1, 21):
+        epoch = Epoch(1, attempt)
+        members = [a, b, c] if attempt in (1, 20) or attempt % 3 else [a, c]
+        for member in members:
+            member.set_epoch(epoch, roster(epoch, *(each.me for each in members)))
+        for member in (b, c):
+            for other in (a, b)[: world.members.index(member)]:
+                member.forget(other.me.address, DATA)
+                if member in members and other in members:
+                    member.keep(other.me.address, DATA, other.me.node_id)
+        world.pass_time(0.1)
+    world.pass_time(10)
+    for member in world.members:
+        assert [link.epoch for link in member.links()] == [Epoch(1, 20)] * 2
+        assert all(link.agreed for link in member.links())
+    assert len(list(world.live())) == 6
+    world.stop()

@@ -12,7 +12,7 @@ from meshsvc.link import preface
 from meshsvc.link.admission import Known
 from meshsvc.link.events import Disposal, Ended, Intent, Limits, Proven, Received, Up
 from meshsvc.link.session import LINGER_S, Session
-from meshsvc.model import NO_EPOCH, LinkClass, NodeId, Sent
+from meshsvc.model import NO_EPOCH, LinkClass, Sent
 from meshsvc.wire.frames import pack
 from meshsvc.wire.messages import Bye, Confirm, Hello, Ping, Refusal, ShardGone
 from meshsvc.wire.registry import Role, decode_message, encode_message
@@ -346,8 +346,3 @@ def test_a_control_envelope_needs_no_epoch() -> None:
     assert ends.ends[0].send_body(encode_message(sent)) is Sent.ACCEPTED
     ends.settle()
     assert ends.of(1, Received) == [Received(sent)] * 2
-
-
-def test_ids_compare_as_text() -> None:
-    """A node id is what the preface carries as 16 bytes."""
-    assert NodeId(bytes.fromhex(node(1).node_id).hex()) == node(1).node_id

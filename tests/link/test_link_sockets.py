@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from twisted.internet.task import LoopingCall
 from meshsvc.counters import Counters
 from meshsvc.link import preface
 from meshsvc.link.service import LinkFactory, LinkService
-from meshsvc.model import Address, Sent
+from meshsvc.model import NO_EPOCH, Address, Sent
 from meshsvc.wire.messages import ShardGone
 
 PATIENCE_S = 15.0
@@ -153,9 +154,10 @@ async def test_a_reader_that_stops(hosts: Any) -> None:
     carrier._timer.cancel()  # as a stopped process: it does not notice either
     carrier._timer = None
     start = reactor.seconds()
+    large = replace(envelope(NO_EPOCH, 1, CONTROL), body=b"x" * 10_000)
     sent: set[Sent] = set()
     while not a.watcher.of("link_down"):
-        sent |= {stuck.send(ShardGone(1, number)) for number in range(2000)}
+        sent |= {stuck.send(large) for _ in range(100)}
         good.send(ShardGone(2, 2))
         await pause(0.02)
     assert 4.5 < reactor.seconds() - start < 8

@@ -92,6 +92,7 @@ async def test_peer_goes_where_its_preface_says(bench, link_class):
     bench.port("peer")
     for shard in range(3):
         address = bench.acceptor.listen(ShardId(shard), "peer")
+    bench.acceptor.open()
     bench.connect(address, preface.pack(link_class, node) + b"hello")
     await bench.next()
     shard, _, listener, preface_bytes, sock = bench.got[0]
@@ -107,6 +108,7 @@ async def test_preface_may_come_in_pieces(bench):
     """A preface that dribbles in is waited for without polling."""
     bench.port("peer")
     address = bench.acceptor.listen(ShardId(0), "peer")
+    bench.acceptor.open()
     said = preface.pack(LinkClass.CONTROL, NodeId("ab" * 16))
     client = bench.connect(address, said[:3])
     await settle(lambda: bench.acceptor.strangers.deadline() is not None)
@@ -121,15 +123,23 @@ async def test_preface_may_come_in_pieces(bench):
 @pytest.mark.contract("MESH-6")
 @pytest.mark.parametrize(
     ("data", "reason"),
-    [(b"GET / HTTP/1.1\r\n\r\n", "garbage"), (b"MSVC" + b"\xff" * 20, "garbage"), (b"", "left")],
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "garbage"),
+        (b"MSVC" + b"\xff" * 20, "garbage"),
+        (b"MSVC\x01", "garbage"),
+        (b"MSVC", "garbage"),
+        (b"MS", "garbage"),
+        (b"", "left"),
+    ],
 )
 @pytest_twisted.ensureDeferred
 async def test_garbage_is_cut_at_once(bench, data, reason):
     """What is no preface is closed and counted by reason; nobody waits for more of it."""
     bench.port("peer")
     address = bench.acceptor.listen(ShardId(0), "peer")
+    bench.acceptor.open()
     client = bench.connect(address, data)
-    if not data:
+    if len(data) < preface.PREFACE_BYTES and not data.startswith(b"GET"):
         client.shutdown(socket.SHUT_WR)
     await settle(lambda: bench.counters.total("link_refusals_total", reason=reason) == 1)
     assert not bench.got
@@ -140,6 +150,7 @@ async def test_peer_whose_shard_is_away_is_closed(bench):
     """A link to a shard that does not listen is closed: the peer dials again."""
     bench.port("peer")
     address = bench.acceptor.listen(ShardId(1), "peer")
+    bench.acceptor.open()
     client = bench.connect(address, preface.pack(LinkClass.CONTROL, NodeId("ab" * 16)))
     await settle(lambda: bench.dropped("disconnected") == 1)
     with pytest.raises(ConnectionResetError):
@@ -206,13 +217,18 @@ async def test_busy_shards_are_waited_for(bench):
 
 @pytest.mark.contract("SHD-7")
 @pytest_twisted.ensureDeferred
-async def test_application_ports_wait_for_all_shards(bench):
-    """Until open() connections stay in the backlog, and again while no shard listens."""
+async def test_ports_wait_for_all_shards(bench):
+    """Until open() connections stay in the backlog, and again while no shard listens; only
+    admin is served at once, as it tells why a node is not ready."""
     bench.port("client")
+    bench.port("admin")
     address = bench.acceptor.listen(ShardId(0), "client")
     bench.connect(address)
     await turns(20)
     assert not bench.got
+    bench.connect(bench.acceptor.listen(ShardId(0), "admin"))
+    await settle(lambda: len(bench.got) == 1)
+    bench.got.pop()[-1].close()
     bench.acceptor.open()
     await settle(lambda: len(bench.got) == 1)
     bench.acceptor.left(ShardId(0))

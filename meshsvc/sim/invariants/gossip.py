@@ -64,6 +64,7 @@ class Story(Check):
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
         self._told: dict[tuple[Observer, str], tuple[int, str]] = {}
+        self._joined: set[tuple[Observer, str, int]] = set()
 
     def member_event(self, life: SimShard, event: Any) -> None:
         """Check one event against the one before it."""
@@ -77,8 +78,15 @@ class Story(Check):
             self.fail(f"{where}: {name} of generation {member.generation} after {generation}")
         elif member.generation == generation:
             self._same_life(where, last, name)
+            if name == "alive" and (*key, generation) not in self._joined:
+                self.fail(f"{where}: alive before it joined")
         elif generation and name not in ("restarted", "removed"):
             self.fail(f"{where}: {name} of a later life without restarted")
+        if name == "joined":
+            life_key = (*key, member.generation)
+            if life_key in self._joined:
+                self.fail(f"{where}: joined a second time in one life")
+            self._joined.add(life_key)
         if name in ("joined", "alive"):
             self._must_live(where, member, name)
         self._told[key] = (member.generation, name)
@@ -88,8 +96,6 @@ class Story(Check):
             self.fail(f"{where}: {name} was told twice in a row")
         if last in _TERMINAL and name != "removed":
             self.fail(f"{where}: {name} after {last} of the same life")
-        if name == "joined" and last not in ("restarted", ""):
-            self.fail(f"{where}: joined after {last}: it joined before")
         if last == "dead" and name == "suspect":
             self.fail(f"{where}: suspected after it was dead")
 
@@ -98,7 +104,7 @@ class Story(Check):
         cluster = self.cluster
         for node in cluster.nodes:
             if node.node_id == member.node_id:
-                lives = node.generation == member.generation and node.state == "running"
+                lives = node.generation == member.generation and bool(node.shards)
                 recently = cluster.ended_at.get((member.node_id, member.generation))
                 if not lives and (recently is None or cluster.time.now - recently > self._slack()):
                     self.fail(

@@ -53,7 +53,7 @@ class SumsMatch(Check):
         assert life.shard is not None
         counters: Any = life.shard.counters
         pending = len(life.shard.messaging._calls)
-        asked = counters.total("verb_calls_total")
-        ended = counters.total("verb_call_outcomes_total")
+        asked = counters.total("verb_asks_total")
+        ended = counters.total("verb_outcomes_total")
         if asked - ended != pending:
             self.fail(f"{life.life} asked {asked:g}, {ended:g} ended, {pending} are pending")

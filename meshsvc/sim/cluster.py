@@ -1,0 +1,262 @@
+"""A whole cluster in one process, from one seed: nodes, network, disks, checks and a log.
+
+Everything random is drawn from ``rng``, which is made from the seed; nodes, disks and
+applications get generators seeded from it. Nothing here knows what a scenario is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import globalLogPublisher
+from zope.interface import Interface
+
+from meshsvc.interfaces import IMeshApplication
+from meshsvc.model import NodeId
+from meshsvc.node.applications import PluginState
+from meshsvc.sim import ears
+from meshsvc.sim.clock import Skew, Stuck, Time
+from meshsvc.sim.convergence import difference
+from meshsvc.sim.invariants import all_checks
+from meshsvc.sim.network import Network
+from meshsvc.sim.processes import SimNode, SimShard
+from meshsvc.sim.trace import Trace
+from meshsvc.sim.weather import Weather
+from meshsvc.sim.workload import Ledger, Workload
+
+STEP_S = 0.05
+"""How often a condition is looked at while time passes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a cluster is made of.
+
+    Attributes:
+        nodes: how many; they are called n1, n2 and so on.
+        shards: of each node.
+        seeds: how many nodes, from the first, are everybody's contacts.
+        workload: calls a second of each shard; 0 for none.
+        offset_s, drift: bounds of each node's clock error, drawn per node.
+        config: sections and keys that differ from the defaults.
+        roster: how many nodes, from the first, ``[mesh] roster`` lists; all when 0.
+    """
+
+    nodes: int = 3
+    shards: int = 1
+    seeds: int = 2
+    workload: float = 0.0
+    offset_s: float = 0.0
+    drift: float = 0.0
+    config: dict[str, dict[str, Any]] = field(default_factory=dict)
+    roster: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """An invariant that did not hold: which section's, in words, and when."""
+
+    section: str
+    words: str
+    at: float
+
+    def __str__(self) -> str:
+        return f"{self.section}: {self.words} (at {self.at:.4f} s)"
+
+
+class Cluster:
+    """See the module's docstring."""
+
+    name = "sim"
+
+    def __init__(
+        self,
+        seed: int,
+        shape: Shape,
+        applications: Sequence[Any] = (),
+        weather: Weather | None = None,
+    ) -> None:
+        self.seed, self.shape = seed, shape
+        self.rng = Random(seed)
+        self.time = Time()
+        self.trace = Trace()
+        self.ledger = Ledger()
+        self.violation: Violation | None = None
+        self.expected_logs: tuple[type[BaseException], ...] = ()
+        self.slowed: dict[str, float] = {}
+        self.ended_at: dict[tuple[str, int], float] = {}
+        self.longest_pause_s = 0.0
+        self.net = Network(self.time, self.rng, self._delivered, weather or Weather())
+        self._applications = list(applications)
+        self._last_fault = 0.0
+        self._every_second: list[Callable[[], object]] = []
+        rng = self.rng
+        self.nodes = [
+            SimNode(
+                self,
+                index,
+                shape.shards,
+                Skew(
+                    rng.uniform(-shape.offset_s, shape.offset_s),
+                    1.0 + rng.uniform(-shape.drift, shape.drift),
+                ),
+            )
+            for index in range(1, shape.nodes + 1)
+        ]
+        self.checks = all_checks(self)
+        self._tick()
+
+    # --- time ----------------------------------------------------------------------------
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        self._run_to(self.time.now + seconds)
+
+    def run_until(self, condition: Callable[[], object], timeout_s: float) -> bool:
+        """Let time pass until a condition holds; False when it did not within the time."""
+        limit = self.time.now + timeout_s
+        while not self.time.halted:
+            if condition():
+                return True
+            if self.time.now >= limit:
+                return False
+            self._run_to(min(limit, self.time.now + STEP_S))
+        return False
+
+    def converged(self) -> bool:
+        """Whether every running node sees the same, and all are in one formed mesh."""
+        return not difference(self)
+
+    def difference(self) -> str:
+        """What keeps the cluster from being converged, in words."""
+        return difference(self)
+
+    def settled(self) -> None:
+        """Tell the checks that the cluster is at rest."""
+        for check in self.checks:
+            check.settled()
+
+    def fault(self) -> None:
+        """Note that the weather, or a node, is not well now."""
+        self._last_fault = self.time.now
+
+    def fine_for(self, seconds: float) -> bool:
+        """Whether there was no fault for a while."""
+        return self.time.now - self._last_fault >= seconds
+
+    def _run_to(self, until: float) -> None:
+        globalLogPublisher.addObserver(self._logged)
+        try:
+            self.time.run_until(until)
+        except Stuck as error:
+            self.violated("SIM", str(error))
+        finally:
+            globalLogPublisher.removeObserver(self._logged)
+
+    def _tick(self) -> None:
+        self.time.after(1.0, self._tick)
+        for check in self.checks:
+            check.every_second()
+
+    # --- what happens --------------------------------------------------------------------
+
+    def note(self, node: str, kind: str, text: str) -> None:
+        """Write a line into the log."""
+        self.trace.add(self.time.now, node, kind, text)
+
+    def violated(self, section: str, words: str) -> None:
+        """An invariant does not hold: the run ends here. The first one counts."""
+        if self.violation is None:
+            self.violation = Violation(section, words, self.time.now)
+            self.note("", "VIOLATION", f"{section}: {words}")
+        self.time.halt()
+
+    def listen_to(self, life: SimShard) -> None:
+        """A shard was built."""
+        self.note(life.node.name, "shard", f"{life.life} starts")
+        ears.listen(self, life)
+
+    def node_started(self, node: SimNode) -> None:
+        """A node begins a life."""
+        for check in self.checks:
+            check.node_started(node)
+
+    def node_ended(self, node: SimNode) -> None:
+        """A life of a node is over."""
+        self.ended_at[node.node_id, node.generation] = self.time.now
+        for check in self.checks:
+            check.node_ended(node)
+
+    def shard_ended(self, life: SimShard) -> None:
+        """A shard process is gone."""
+        for check in self.checks:
+            check.shard_ended(life)
+
+    def _delivered(self, source: str, target: str, size: int) -> None:
+        self.trace.delivered(self.time.now, source, target, size)
+
+    def _logged(self, event: dict[str, Any]) -> None:
+        failure = event.get("log_failure")
+        if failure is None or failure.check(*self.expected_logs):
+            return
+        where = failure.getTraceback().strip().splitlines()
+        text = event.get("log_format", "")
+        self.violated("SIM", f"an unexpected failure was logged: {text}: {' | '.join(where[-6:])}")
+
+    # --- who is there --------------------------------------------------------------------
+
+    def node(self, name: str) -> SimNode:
+        """A node by name."""
+        return next(node for node in self.nodes if node.name == name)
+
+    def life_of(self, node_id: NodeId, generation: int) -> SimNode | None:
+        """The node that is in this life now."""
+        for node in self.nodes:
+            if (node.node_id, node.generation) == (node_id, generation) and node.shards:
+                return node
+        return None
+
+    def start_all(self) -> None:
+        """Start every node, all at once."""
+        for node in self.nodes:
+            node.start()
+
+    def config_of(self, node: SimNode) -> dict[str, Any]:
+        """The config of a node as a file would have it."""
+        shape = self.shape
+        contacts = [str(each.address) for each in self.nodes[: shape.seeds]]
+        names = [each.name for each in self.nodes[: shape.roster or shape.nodes]]
+        config: dict[str, dict[str, Any]] = {
+            "node": {
+                "name": node.name,
+                "cluster": self.name,
+                "data_dir": f"/sim/{node.name}",
+                "run_dir": f"/sim/{node.name}/run",
+            },
+            "listen": {"peer": str(node.address), "admin": ""},
+            "seeds": {"addresses": contacts},
+            "mesh": {"roster": names},
+        }
+        for section, keys in shape.config.items():
+            config.setdefault(section, {}).update(keys)
+        return config
+
+    def plugins(self, interface: type[Interface]) -> tuple[list[Any], list[PluginState]]:
+        """What is installed on every node."""
+        if interface is not IMeshApplication:
+            return [], []
+        workload = [Workload(self, self.shape.workload)] if self.shape.workload else []
+        return [*self._applications, *workload], []
+
+    def ask(
+        self, node: SimNode, verb: str, payload: object, key: str, timeout_s: float
+    ) -> Deferred[Any]:
+        """Have shard 0 of a node ask the owner of a key."""
+        life = node.zero
+        if life is None or life.shard is None:
+            raise RuntimeError(f"{node.name} does not run")
+        return life.shard.context("").owner_of(key).ask(verb, payload, timeout_s)

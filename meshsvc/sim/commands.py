@@ -1,0 +1,210 @@
+"""What can be done to a cluster, as one line of text each; scenarios and traces use these.
+
+    start n1 | stop n1 | crash n1 | power-off n1      a node; ``all`` for every node
+    kill n1/0                                         one shard process
+    pause n1 | resume n1 | slow n1 20 ms              SIGSTOP, SIGCONT, a busy machine
+    partition n1 n2 | n3 n4                           both ways; nodes not named stay with all
+    one-way n1 n2                                     what n1 sends does not reach n2
+    isolate n1                                        nothing reaches or leaves n1
+    heal                                              ends partitions and clogs
+    clog n1 n2 2 s                                    what n1 sends to n2 arrives after that
+    reset n1 n2 | half-open n1 n2                     a connection breaks, for both or for n1
+    weather delay 50 ms jitter 10 ms loss 0.1         everywhere
+    disk n1 eio 0.1 | disk n1 full | disk n1 well     what its disk does
+    power-cut n1 3                                    the power of n1 fails at that operation
+    wait 3 s                                          let time pass (in traces)
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from meshsvc.errors import StartError
+from meshsvc.node.config_units import parse_duration
+from meshsvc.sim.disk import Faults
+from meshsvc.sim.weather import Weather
+
+if TYPE_CHECKING:
+    from meshsvc.sim.cluster import Cluster
+    from meshsvc.sim.processes import SimNode
+
+
+class BadCommand(ValueError):
+    """A line that is no command; the text says what was expected."""
+
+
+class Commands:
+    """Does what a line says."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._verbs = {
+            "start": lambda words: self._each(words, "start"),
+            "stop": lambda words: self._each(words, "stop"),
+            "crash": lambda words: self._each(words, "crash"),
+            "power-off": lambda words: self._each(words, "power_off"),
+            "pause": lambda words: self._each(words, "pause"),
+            "resume": lambda words: self._each(words, "resume"),
+            "kill": self._kill,
+            "slow": self._slow,
+            "partition": self._partition,
+            "one-way": self._one_way,
+            "isolate": self._isolate,
+            "heal": self._heal,
+            "clog": self._clog,
+            "reset": self._reset,
+            "half-open": self._half_open,
+            "weather": self._weather,
+            "disk": self._disk,
+            "power-cut": self._power_cut,
+            "wait": self._wait,
+        }
+
+    def do(self, line: str) -> None:
+        """Carry out one line.
+
+        Raises:
+            BadCommand: when it cannot be read.
+        """
+        verb, *words = line.split()
+        do = self._verbs.get(verb)
+        if do is None:
+            raise BadCommand(f"{verb!r} is no command: {', '.join(self._verbs)}")
+        try:
+            do(words)
+        except (ValueError, IndexError, StopIteration) as error:
+            raise BadCommand(f"{line!r} cannot be read: {error}") from error
+        self._cluster.fault()
+
+    def calm(self) -> None:
+        """End every fault, and start every node that does not run."""
+        cluster = self._cluster
+        cluster.note("", "calm", "faults stop")
+        cluster.net.sky.clear()
+        cluster.net.sky.everywhere = replace(cluster.net.sky.everywhere, loss=0.0)
+        for node in cluster.nodes:
+            node.disk.faults = Faults()
+            node.disk.stop_after = None
+            if node.paused:
+                node.resume()
+            if cluster.slowed.pop(node.name, None):
+                node.slow(0.0)
+            if node.state in ("down", "off"):
+                node.start()
+        cluster.fault()
+
+    # --- nodes ---------------------------------------------------------------------------
+
+    def _nodes(self, words: list[str]) -> list[SimNode]:
+        if words == ["all"]:
+            return list(self._cluster.nodes)
+        return [self._cluster.node(word) for word in words]
+
+    def _each(self, words: list[str], what: str) -> None:
+        for node in self._nodes(words):
+            getattr(node, what)()
+
+    def _kill(self, words: list[str]) -> None:
+        name, _, index = words[0].partition("/")
+        self._cluster.node(name).kill_shard(int(index))
+
+    def _slow(self, words: list[str]) -> None:
+        node = self._cluster.node(words[0])
+        cost_s = parse_duration(" ".join(words[1:])) if words[1:] != ["0"] else 0.0
+        self._cluster.slowed[node.name] = cost_s
+        node.slow(cost_s)
+
+    # --- the network ---------------------------------------------------------------------
+
+    def _sides(self, words: list[str]) -> tuple[list[SimNode], list[SimNode]]:
+        cut = words.index("|")
+        return self._nodes(words[:cut]), self._nodes(words[cut + 1 :])
+
+    def _partition(self, words: list[str]) -> None:
+        left, right = self._sides(words)
+        self._cluster.note("", "partition", " ".join(words))
+        for a in left:
+            for b in right:
+                self._cut(a, b)
+                self._cut(b, a)
+
+    def _one_way(self, words: list[str]) -> None:
+        a, b = self._nodes(words)
+        self._cluster.note("", "one-way", f"{a.name} does not reach {b.name}")
+        self._cut(a, b)
+
+    def _isolate(self, words: list[str]) -> None:
+        [node] = self._nodes(words)
+        others = [other.name for other in self._cluster.nodes if other is not node]
+        self._partition([node.name, "|", *others])
+
+    def _cut(self, a: SimNode, b: SimNode) -> None:
+        self._cluster.net.sky.block(a.host.name, b.host.name)
+
+    def _heal(self, words: list[str]) -> None:
+        self._cluster.note("", "heal", "")
+        self._cluster.net.sky.clear()
+
+    def _clog(self, words: list[str]) -> None:
+        a, b = self._nodes(words[:2])
+        until = self._cluster.time.now + parse_duration(" ".join(words[2:]))
+        self._cluster.note("", "clog", f"{a.name} to {b.name} until {until:.3f}")
+        self._cluster.net.sky.clog(a.host.name, b.host.name, until)
+
+    def _reset(self, words: list[str]) -> None:
+        a, b = self._nodes(words)
+        self._cluster.note("", "reset", f"{a.name} {b.name}")
+        net = self._cluster.net
+        for end in net.ends():
+            if end.host is a.host and net.other(end).host is b.host:
+                end.abortConnection()
+
+    def _half_open(self, words: list[str]) -> None:
+        a, b = self._nodes(words)
+        self._cluster.note("", "half-open", f"{a.name} loses {b.name}, which is not told")
+        net = self._cluster.net
+        for end in net.ends():
+            if end.host is a.host and net.other(end).host is b.host:
+                end.break_silently()
+
+    def _weather(self, words: list[str]) -> None:
+        sky = self._cluster.net.sky
+        self._cluster.note("", "weather", " ".join(words))
+        sky.everywhere = read_weather(words, sky.everywhere)
+
+    # --- disks ---------------------------------------------------------------------------
+
+    def _disk(self, words: list[str]) -> None:
+        node, what = self._cluster.node(words[0]), words[1]
+        self._cluster.note(node.name, "disk", " ".join(words[1:]))
+        self._cluster.expected_logs = (OSError, StartError)
+        if what == "well":
+            node.disk.faults = Faults()
+        elif what == "full":
+            node.disk.faults.full = True
+        elif what == "eio":
+            node.disk.faults.eio = float(words[2])
+        else:
+            raise ValueError("say eio P, full or well")
+
+    def _power_cut(self, words: list[str]) -> None:
+        self._cluster.node(words[0]).disk.stop_after = int(words[1])
+
+    def _wait(self, words: list[str]) -> None:
+        self._cluster.run(parse_duration(" ".join(words)))
+
+
+def read_weather(words: list[str], now: Weather) -> Weather:
+    """Read ``delay 50 ms loss 0.1`` and so on; what is not named stays as it is."""
+    changes: dict[str, float] = {}
+    at = 0
+    while at < len(words):
+        key = words[at]
+        if key in ("delay", "jitter"):
+            changes[key + "_s"] = parse_duration(" ".join(words[at + 1 : at + 3]))
+            at += 3
+        else:
+            changes[key] = float(words[at + 1])
+            at += 2
+    return replace(now, **changes)

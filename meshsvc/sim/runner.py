@@ -1,0 +1,155 @@
+"""Runs a scenario for a seed: faults first, then calm, in which the cluster must converge."""
+
+from __future__ import annotations
+
+import gc
+from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from random import Random
+
+from meshsvc.sim.cluster import Cluster, Violation
+from meshsvc.sim.commands import Commands
+from meshsvc.sim.scenario import Scenario, Step, load
+from meshsvc.sim.swarm import Swarm
+
+REST_S = 20.0
+"""After it converged the cluster is left alone this long, and must stay as it is."""
+
+TAIL = 50
+"""Events shown of a run that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one seed; ``converged_s`` is how long that took after the faults."""
+
+    scenario: str
+    seed: int
+    violation: Violation | None
+    converged_s: float
+    virtual_s: float
+    digest: str
+    events: int
+    outcomes: dict[str, int]
+    enabled: tuple[str, ...]
+    tail: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything held."""
+        return self.violation is None
+
+    def report(self) -> str:
+        """What went wrong, with what led to it and how to see it again."""
+        lines = [
+            f"seed {self.seed} of scenario {self.scenario}: {self.violation}",
+            f"faults: {', '.join(self.enabled) or 'as the scenario says'}",
+            f"the last {len(self.tail)} events:",
+            *(f"  {line}" for line in self.tail),
+            f"replay: meshsvc sim replay {self.seed} --scenario {self.scenario}",
+        ]
+        return "\n".join(lines)
+
+
+class Run:
+    """One seed of one scenario; ``cluster`` can be looked at afterwards."""
+
+    def __init__(self, scenario: Scenario, seed: int) -> None:
+        self.scenario, self.seed = scenario, seed
+        rng = Random(seed)
+        shape, weather = scenario.shape(rng), scenario.draw_weather(rng)
+        self.cluster = Cluster(rng.getrandbits(64), shape, weather=weather)
+        self.commands = Commands(self.cluster)
+        self.enabled: tuple[str, ...] = ()
+        self.converged_s = 0.0
+        self._safe = True
+
+    def go(self) -> Result:
+        """Run it all."""
+        cluster, scenario = self.cluster, self.scenario
+        shape = cluster.shape
+        cluster.note("", "begin", f"{scenario.name} seed {self.seed}: {shape.nodes} nodes with"
+                     f" {shape.shards} shards")
+        self._safety()
+        if not cluster.time.halted:
+            self._liveness()
+        result = self._result()
+        return result
+
+    def _safety(self) -> None:
+        cluster, plan = self.cluster, self.scenario.swarm
+        for step in self.scenario.steps:
+            cluster.time.at(step.at, self._step, step)
+        if not any(step.do.startswith("start") for step in self.scenario.steps):
+            cluster.start_all()
+        swarm = Swarm(cluster, self.commands, plan) if plan.kinds else None
+        if swarm is not None:
+            self.enabled = swarm.enabled
+            cluster.note("", "swarm", " ".join(swarm.enabled))
+        cluster.run(self.scenario.safety_s)
+        self._safe = False
+        if swarm is not None:
+            swarm.stop()
+
+    def _step(self, step: Step) -> None:
+        if not self._safe:
+            return
+        self.commands.do(step.do)
+        if step.every:
+            self.cluster.time.after(step.every, self._step, step)
+
+    def _liveness(self) -> None:
+        cluster, limit = self.cluster, self.scenario.converge_s
+        self.commands.calm()
+        began = cluster.time.now
+        converged = cluster.run_until(cluster.converged, limit)
+        self.converged_s = cluster.time.now - began
+        if cluster.time.halted:
+            return
+        if not converged:
+            why = cluster.difference()
+            cluster.violated("LIVENESS", f"not converged {limit:g} s after faults stopped: {why}")
+            return
+        cluster.note("", "converged", f"after {self.converged_s:.2f} s")
+        cluster.run(REST_S)
+        why = cluster.difference()
+        if why and not cluster.time.halted:
+            cluster.violated("LIVENESS", f"it converged and did not stay so: {why}")
+        elif not cluster.time.halted:
+            cluster.settled()
+
+    def _result(self) -> Result:
+        cluster = self.cluster
+        bad = cluster.violation is not None
+        return Result(
+            self.scenario.name,
+            self.seed,
+            cluster.violation,
+            self.converged_s,
+            cluster.time.now,
+            cluster.trace.digest(),
+            cluster.time.events,
+            dict(cluster.ledger.outcomes),
+            self.enabled,
+            tuple(cluster.trace.tail(TAIL)) if bad else (),
+        )
+
+
+def run_seed(name: str, seed: int) -> Result:
+    """Run one seed of a scenario, by name or path."""
+    result = Run(load(name), seed).go()
+    # A cluster is one large cycle; the next seed is not to pay for the last one's.
+    gc.collect()
+    return result
+
+
+def run_seeds(name: str, seeds: Sequence[int], jobs: int = 1) -> Iterator[Result]:
+    """Run many seeds, in the order they finish when there is more than one job."""
+    if jobs <= 1:
+        for seed in seeds:
+            yield run_seed(name, seed)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(run_seed, [name] * len(seeds), seeds, chunksize=1)
