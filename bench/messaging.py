@@ -22,13 +22,14 @@ UNITS = {
     "zmq asks, depth 256": "/s",
     "zmq asks, depth 1, p50": "us",
     "amp asks, depth 256": "/s",
+    "raw Twisted echo, p50": "us",
 }
 
 
 def pair(program: str, answering: str, asking: str, load: tuple[int, str, int]) -> dict[str, float]:
     """Run the two roles of a yardstick; what the one that measures printed."""
     (port,) = free_ports(1)
-    at = str(port) if program == "amp_roles.py" else f"tcp://127.0.0.1:{port}"
+    at = str(port) if program != "zmq_roles.py" else f"tcp://127.0.0.1:{port}"
     processes = [
         subprocess.Popen(
             [sys.executable, HERE / program, role, cpu, at, *map(str, load)],
@@ -62,7 +63,8 @@ def yardstick_round(sizes: Sizes) -> dict[str, float]:
     asked = pair("zmq_roles.py", "router", "dealer", (sizes.asks, sizes.kind, 256))
     single = pair("zmq_roles.py", "router", "dealer", (sizes.singles, sizes.kind, 1))
     amp = pair("amp_roles.py", "server", "client", (sizes.amp, sizes.kind, 256))
-    values = (pushed["per_s"], asked["per_s"], single["p50"], amp["per_s"])
+    raw = pair("echo_roles.py", "server", "client", (sizes.singles, sizes.kind, 1))
+    values = (pushed["per_s"], asked["per_s"], single["p50"], amp["per_s"], raw["p50"])
     return dict(zip(UNITS, values, strict=True))
 
 
@@ -109,7 +111,7 @@ def main() -> int:
             )  # warms up what a long-lived node has warm
             for name, value in our_round(cluster, sizes).items():
                 ours[name].append(value)
-    zmq, zmq_asks, zmq_p50, amp = theirs.values()
+    zmq, zmq_asks, zmq_p50, amp, raw = theirs.values()
     figures = [
         figure("one-way verbs", "/s", ours["one-way"], zmq, (">=", 1.5), "pyzmq PUSH/PULL"),
         figure("asks, depth 256", "/s", ours["asks"], zmq_asks, (">=", 1.0), "pyzmq DEALER/ROUTER"),
@@ -118,7 +120,9 @@ def main() -> int:
             "asks, depth 1, p50", "us", ours["p50"], zmq_p50, ("<=", 1.3), "pyzmq DEALER/ROUTER"
         ),
     ]
+    floor = sorted(raw)[len(raw) // 2]
     notes = [
+        f"raw Twisted echo at depth 1, no frames and no verbs: p50 {floor:.0f} us",
         f"100-byte payload ({args.payload}), cbor2, TCP on loopback",
         "sender on CPU 0, receiver on CPU 1",
     ]

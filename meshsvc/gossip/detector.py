@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from meshsvc.gossip.effects import Echo, EchoVia
@@ -91,6 +92,9 @@ class Detector:
         self._probes: dict[NodeId, _Probe] = {}
         self._by_token: dict[int, _Probe] = {}
         self._next_token = 1
+        # An entry counts while its probe runs and still has that deadline.
+        self._due: list[tuple[float, int, _Probe]] = []
+        self._entries = 0
         self._round_trips: dict[NodeId, RoundTrip] = {}
         self._out: list[Echo | EchoVia] = []
         self._outcomes: list[Outcome] = []
@@ -150,7 +154,8 @@ class Detector:
 
     def tick(self, now: float) -> None:
         """End what waited long enough."""
-        for probe in [p for p in self._probes.values() if p.deadline <= now]:
+        while (probe := self._first()) is not None and probe.deadline <= now:
+            heappop(self._due)
             if probe.stage is _Stage.PAUSED:
                 self._echo(probe, now)
             else:
@@ -159,16 +164,22 @@ class Detector:
 
     def deadline(self) -> float | None:
         """When ``tick`` is next wanted."""
-        return min((probe.deadline for probe in self._probes.values()), default=None)
+        probe = self._first()
+        return None if probe is None else probe.deadline
 
     def stalled(self, lag_s: float, now: float) -> None:
         """This node stood still: every probe gets its whole time again."""
         for probe in self._probes.values():
             probe.deadline = max(probe.deadline + lag_s, now + max(probe.timeout_s, RETRY_S))
             probe.sent += lag_s
+        self._due = [(p.deadline, number, p) for number, p in enumerate(self._probes.values())]
+        self._entries = len(self._due)
+        heapify(self._due)
 
     def take(self) -> tuple[list[Echo | EchoVia], list[Outcome]]:
         """What to send, and what came of probes, since the last call."""
+        if not self._out and not self._outcomes:
+            return [], []
         out, self._out = self._out, []
         outcomes, self._outcomes = self._outcomes, []
         return out, outcomes
@@ -179,14 +190,16 @@ class Detector:
         trip = self._round_trip(probe.node)
         probe.stage, probe.answers = _Stage.DIRECT, 0
         probe.timeout_s = trip.timeout_s(self._cap_s, self._health.factor)
-        probe.sent, probe.deadline = now, now + probe.timeout_s
+        probe.sent = now
+        self._wait(probe, now + probe.timeout_s)
         self._out.append(Echo(probe.node, self._token(probe), probe.timeout_s))
 
     def _failed(self, probe: _Probe, now: float) -> None:
         if probe.tokens:
             return
         if self._health.in_doubt(now):
-            probe.stage, probe.deadline = _Stage.PAUSED, now + RETRY_S
+            probe.stage = _Stage.PAUSED
+            self._wait(probe, now + RETRY_S)
         elif probe.stage is _Stage.DIRECT and not probe.direct_only:
             self._ask_helpers(probe, now)
         else:
@@ -201,7 +214,7 @@ class Detector:
             return
         probe.stage, probe.answers = _Stage.INDIRECT, 0
         probe.timeout_s = min(probe.timeout_s * VIA_STRETCH, self._cap_s * self._health.factor)
-        probe.deadline = now + probe.timeout_s
+        self._wait(probe, now + probe.timeout_s)
         for helper in helpers:
             token = self._token(probe)
             self._out.append(EchoVia(helper, probe.node, token, probe.timeout_s))
@@ -209,6 +222,21 @@ class Detector:
     def _end(self, probe: _Probe, result: Result) -> None:
         self.forget(probe.node)
         self._outcomes.append(Outcome(probe.node, probe.generation, result))
+
+    def _wait(self, probe: _Probe, until: float) -> None:
+        probe.deadline = until
+        self._entries += 1
+        heappush(self._due, (until, self._entries, probe))
+
+    def _first(self) -> _Probe | None:
+        """The probe that runs out of time first."""
+        due = self._due
+        while due:
+            at, _, probe = due[0]
+            if self._probes.get(probe.node) is probe and probe.deadline == at:
+                return probe
+            heappop(due)
+        return None
 
     def _token(self, probe: _Probe) -> int:
         token = self._next_token
@@ -223,4 +251,7 @@ class Detector:
         probe.tokens.clear()
 
     def _round_trip(self, node: NodeId) -> RoundTrip:
-        return self._round_trips.setdefault(node, RoundTrip())
+        trip = self._round_trips.get(node)
+        if trip is None:
+            trip = self._round_trips[node] = RoundTrip()
+        return trip

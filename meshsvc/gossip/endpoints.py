@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from enum import Enum
 
+from meshsvc.gossip.buckets import Buckets
 from meshsvc.gossip.states import Delta, EndpointState, Fit, fit, merge
 from meshsvc.model import NodeId
 
@@ -33,14 +34,14 @@ class Took(Enum):
 
 
 class Endpoints:
-    """Applied states, pending ones, and a running fingerprint of the applied."""
+    """Applied states, pending ones, and running fingerprints of the applied."""
 
     def __init__(self, me: NodeId) -> None:
         self._me = me
         self._states: dict[NodeId, EndpointState] = {}
         self._pending: dict[NodeId, EndpointState] = {}
         self._removed: set[NodeId] = set()
-        self._digests: list[list[object]] | None = None
+        self.buckets = Buckets()
         self.summary = 0
         """XOR of all fingerprints: equal on nodes that know the same."""
 
@@ -102,10 +103,16 @@ class Endpoints:
 
     def put(self, state: EndpointState) -> EndpointState | None:
         """Publish a state, and answer the one it replaces."""
-        old = self._states.get(state.node_id)
-        self._states[state.node_id] = state
-        self.summary ^= state.fingerprint() ^ (old.fingerprint() if old is not None else 0)
-        self._digests = None
+        node = state.node_id
+        old = self._states.get(node)
+        self._states[node] = state
+        if old is None:
+            self.summary ^= state.fingerprint
+            self.buckets.add(node, state.fingerprint)
+        else:
+            difference = state.fingerprint ^ old.fingerprint
+            self.summary ^= difference
+            self.buckets.change(node, difference)
         return old
 
     def remove(self, node: NodeId) -> None:
@@ -114,14 +121,13 @@ class Endpoints:
         self._pending.pop(node, None)
         old = self._states.pop(node, None)
         if old is not None:
-            self.summary ^= old.fingerprint()
-            self._digests = None
+            self.summary ^= old.fingerprint
+            self.buckets.drop(node, old.fingerprint)
 
-    def digests(self) -> list[list[object]]:
-        """A row ``[node, generation, version]`` for every applied state."""
-        if self._digests is None:
-            self._digests = [[s.node_id, s.generation, s.version] for s in self]
-        return self._digests
+    def digests(self, nodes: Iterable[NodeId] | None = None) -> list[list[object]]:
+        """A row ``[node, generation, version]`` for each of ``nodes``, or for all."""
+        states = self if nodes is None else (self._states[node] for node in nodes)
+        return [[s.node_id, s.generation, s.version] for s in states]
 
     def deltas(self, wanted: Iterable[tuple[NodeId, int]]) -> list[Delta]:
         """What is known of each node since a version; unknown nodes are left out."""

@@ -63,7 +63,7 @@ class Liveness(Protocol):
         """It was taken out of the cluster."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Life:
     """``announced``: some life was told to subscribers; ``joined``: this one was."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from meshsvc.gossip.states import INTERNAL, EndpointState
+from meshsvc.gossip.states import EndpointState
 from meshsvc.model import Address, Incarnation, NodeId, NodeInfo
 
 MAX_MISSED = 1024
@@ -89,10 +89,9 @@ class Member:
 def member_of(state: EndpointState, status: Status) -> Member:
     """The row of an endpoint state."""
     info = state.info
-    values = {key: entry[0] for key, entry in state.values.items() if key not in INTERNAL}
     return Member(
         *(state.node_id, info.name, status, state.generation, state.version),
-        *(info.address, info.shards, values),
+        *(info.address, info.shards, state.public),
     )
 
 

@@ -18,7 +18,7 @@ from meshsvc.gossip.endpoints import Endpoints
 from meshsvc.gossip.health import LAG_SLACK_S
 from meshsvc.gossip.members import Member, Status
 from meshsvc.gossip.own import OwnState
-from meshsvc.gossip.rounds import ACK, ACK2, ASK_ALL, PUSH, SYN, Rounds, packed, split, turns
+from meshsvc.gossip.rounds import ACK, ACK2, ASK_ALL, PUSH, SYN, Rounds, packed, split
 from meshsvc.gossip.rumors import FANOUT, JOIN_FANOUT, Rumors
 from meshsvc.gossip.settings import Contacts, Phase, Settings
 from meshsvc.gossip.states import BEAT, BadRow, EndpointState, parse_digest
@@ -63,7 +63,6 @@ class Membership:
         self.view = self._announcer.view
         self._endpoints = Endpoints(me.node_id)
         self._rounds = Rounds(self._endpoints)
-        self._turns = turns(rng)
         self._rumors = Rumors()
         own = OwnState(me, shard_incarnation)
         self._voice = Voice(own, self._endpoints, self._rumors, self._announcer)
@@ -237,7 +236,7 @@ class Membership:
     def _do_member(self, now: float) -> None:
         if now >= self._round_at:
             self._round_at = now + self.settings.interval_s
-            self._round()
+            self._tell(self._watch.partners(), SYN, self._rounds.syn())
         if now >= self._probe_at:
             self._probe_at = now + self.settings.probe_interval_s
             self._watch.round(now)
@@ -304,13 +303,6 @@ class Membership:
         else:
             self._enter(now, alone=True)
 
-    def _round(self) -> None:
-        live, unproven = self._watch.live(), self._watch.unproven()
-        peers = self._turns.next(live)
-        if unproven and self._rng.random() < len(unproven) / (len(live) + 1):
-            peers.append(self._rng.choice(unproven))
-        self._tell(peers, SYN, self._rounds.syn())
-
     def _learn(self, peer: NodeId, rows: Any, now: float) -> list[NodeId]:
         """Take deltas; answers of which nodes they brought news."""
         if not self._endpoints.pending:
@@ -373,14 +365,14 @@ class Membership:
                 self._announcer.said(node, what, now)
             else:
                 self._announcer.said_quietly(node, what)
-        self._tell(report.outdated, SYN, self._rounds.syn())
+        if report.outdated:
+            self._tell(report.outdated, SYN, self._rounds.syn())
 
     def _tell(self, nodes: Iterable[NodeId], verb: str, payload: object) -> None:
         self._out.extend(Tell(node, verb, payload) for node in nodes)
 
     def _some_linked(self, count: int) -> list[NodeId]:
-        nodes = sorted(self.linked)
-        return self._rng.sample(nodes, min(count, len(nodes)))
+        return self._rng.sample(list(self.linked), min(count, len(self.linked)))
 
     def _refuse(self, reason: str) -> None:
         self._counters.add("gossip_refused_total", reason=reason)

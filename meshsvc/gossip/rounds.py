@@ -2,29 +2,32 @@
 
 All three are one-way, and each is answered from the state at hand, so a lost one costs a
 round and nothing else. A SYN without digests is answered with everything: that is how a node
-looks before it joins. Above ``SUMMARY_ABOVE`` endpoints a SYN carries only a fingerprint of
-everything, and the digests follow if it differs; where all is the same, nobody answers.
+looks before it joins. Where all is the same, nobody answers.
+
+Above ``SUMMARY_ABOVE`` endpoints a SYN carries only a fingerprint of everything. If that
+differs, the answer is a SYN with the fingerprints of all buckets, and the answer to that one
+with the digests of those buckets that differ; then it goes on as above.
 
 Payloads:
-    SYN   [summary, [[node, generation, version]...] or None]
+    SYN   [summary, None]                                 the same as yours?
+    SYN   [summary, 1024 bytes]                           in which buckets not?
+    SYN   [summary, [[node, generation, version]...]]     this is all I know
+    SYN   [summary, [[node, generation, version]...], [bucket...]]     all of these buckets
     ACK   [[delta...], [[node, generation, version]...] wanted newer than this]
     ACK2, PUSH   [[delta...]]
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from meshsvc.gossip.buckets import COUNT
 from meshsvc.gossip.endpoints import Endpoints, Took
 from meshsvc.gossip.states import BadRow, Delta, parse_delta, parse_digest
 from meshsvc.model import NodeId
 from meshsvc.wire.codec import encode
-
-if TYPE_CHECKING:
-    from random import Random
 
 SYN = "gossip.syn"
 ACK = "gossip.ack"
@@ -40,49 +43,8 @@ MAX_BYTES = 256 * 1024
 MAX_ROWS = 16384
 """Rows of one message that are looked at: twice as many as there can be endpoints."""
 
-ROUNDS_TO_ALL = 10
-"""Every live peer is contacted within this many rounds (contract GSP-3)."""
-
-
-MAX_PEERS_A_ROUND = 128
-"""Peers that get a SYN in one round: a tenth of the largest cluster this is meant for."""
-
-
 ASK_ALL: tuple[int, list[object]] = (0, [])
 """The SYN of a node that wants to read everything before it joins; it is always answered."""
-
-
-class Rotation:
-    """Takes turns among peers, so that each comes up within a fixed number of rounds.
-
-    The order is this node's own; a new peer comes first.
-    """
-
-    def __init__(self, rng: Random, rounds: int, most: int) -> None:
-        """``rounds`` until all had their turn, unless that takes over ``most`` a round."""
-        self._rng = rng
-        self._rounds = rounds
-        self._most = most
-        self._order: deque[NodeId] = deque()
-
-    def next(self, peers: Collection[NodeId]) -> list[NodeId]:
-        """The peers whose turn it is."""
-        fresh = sorted(set(peers).difference(self._order))
-        self._rng.shuffle(fresh)
-        self._order.extendleft(fresh)
-        share = min(self._most, -(-len(peers) // self._rounds))
-        chosen: list[NodeId] = []
-        while len(chosen) < share:
-            node = self._order.popleft()
-            if node in peers:
-                chosen.append(node)
-        self._order.extend(chosen)
-        return chosen
-
-
-def turns(rng: Random) -> Rotation:
-    """Whose turn it is to get a SYN."""
-    return Rotation(rng, ROUNDS_TO_ALL, MAX_PEERS_A_ROUND)
 
 
 @dataclass(slots=True)
@@ -112,10 +74,6 @@ class Rounds:
         """The SYN of a round."""
         if len(self._endpoints) > SUMMARY_ABOVE:
             return [self._endpoints.summary, None]
-        return self.full_syn()
-
-    def full_syn(self) -> list[object]:
-        """A SYN with every digest."""
         return [self._endpoints.summary, self._endpoints.digests()]
 
     def answer_syn(self, payload: Any, now: float) -> tuple[str, list[object]] | None:
@@ -124,18 +82,26 @@ class Rounds:
         Raises:
             BadRow: for a payload that is none.
         """
-        summary, rows = split(payload, 2)
-        if rows is not None and not rows:
+        summary, told = split(payload, 2)
+        mine, buckets = self._endpoints.summary, self._endpoints.buckets
+        if type(told) is list and not told and len(payload) == 2:
             everything = self._endpoints.deltas((s.node_id, 0) for s in self._endpoints)
             return ACK, [_within_budget(everything), []]
-        if summary == self._endpoints.summary:
+        if summary == mine:
             return None
-        if rows is None:
-            return SYN, self.full_syn()
-        deltas, wanted = self._compare(_rows(rows), now)
+        if told is None:
+            return SYN, [mine, buckets.packed()]
+        if type(told) is bytes:
+            differ = buckets.differing(told)
+            return SYN, [mine, self._endpoints.digests(buckets.nodes(differ)), differ]
+        scope = buckets.nodes(_bucket_numbers(payload[2])) if len(payload) > 2 else None
+        deltas, wanted = self._compare(_rows(told), scope, now)
         return (ACK, [deltas, wanted]) if deltas or wanted else None
 
-    def _compare(self, rows: list[Any], now: float) -> tuple[list[object], list[object]]:
+    def _compare(
+        self, rows: list[Any], scope: list[NodeId] | None, now: float
+    ) -> tuple[list[object], list[object]]:
+        """(deltas, wanted); ``scope`` holds the nodes the rows are about, None for all."""
         behind: list[tuple[int, NodeId, int]] = []
         wanted: list[tuple[int, list[object]]] = []
         told: set[NodeId] = set()
@@ -152,7 +118,9 @@ class Rounds:
                 behind.append((mine.version - version, node, version))
             elif version > mine.version and self._endpoints.admits(node, 0, now) is None:
                 wanted.append((version - mine.version, [node, generation, mine.version]))
-        behind.extend((s.version, s.node_id, 0) for s in self._endpoints if s.node_id not in told)
+        for state in self._endpoints if scope is None else map(self._endpoints.get, scope):
+            if state is not None and state.node_id not in told:
+                behind.append((state.version, state.node_id, 0))
         # Who is furthest behind goes first: the budget may not reach to the end.
         behind.sort(reverse=True)
         wanted.sort(key=lambda item: item[0], reverse=True)
@@ -237,3 +205,11 @@ def _rows(rows: Any) -> list[Any]:
     if type(rows) is not list or len(rows) > MAX_ROWS:
         raise BadRow("malformed", "rows are a list, and not too many")
     return rows
+
+
+def _bucket_numbers(numbers: Any) -> list[int]:
+    if type(numbers) is not list or len(numbers) > COUNT:
+        raise BadRow("malformed", "the numbers of buckets are a list")
+    if not all(type(number) is int and 0 <= number < COUNT for number in numbers):
+        raise BadRow("malformed", f"buckets are numbered 0 to {COUNT - 1}")
+    return numbers

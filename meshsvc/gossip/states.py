@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -54,9 +55,12 @@ class BadRow(RemoteError):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EndpointState:
-    """Everything known of one life of a node, up to ``version``; never changed in place."""
+    """Everything known of one life of a node, up to ``version``; never changed in place.
+
+    That is why what follows from it is worked out once and kept.
+    """
 
     node_id: NodeId
     generation: int
@@ -73,16 +77,21 @@ class EndpointState:
         found = self.values.get(key)
         return 0 if found is None else found[1]
 
-    @property
+    @cached_property
     def info(self) -> NodeInfo:
         """The identity that the standard keys spell."""
         return NodeInfo(
             self.node_id,
             self.get("name"),
             Incarnation(self.generation),
-            Address.parse(self.get("address")),
+            _address(self.get("address")),
             self.get("shards"),
         )
+
+    @cached_property
+    def public(self) -> Mapping[str, Any]:
+        """The values that others hear of, without their versions."""
+        return {key: entry[0] for key, entry in self.values.items() if key not in INTERNAL}
 
     @property
     def left(self) -> bool:
@@ -96,6 +105,7 @@ class EndpointState:
         newer = {key: entry for key, entry in self.values.items() if entry[1] > base}
         return Delta(EndpointState(self.node_id, self.generation, self.version, newer), base)
 
+    @cached_property
     def fingerprint(self) -> int:
         """64 bits of (node, generation, version), the same on every node and in every run."""
         text = f"{self.node_id}.{self.generation}.{self.version}".encode()
@@ -169,6 +179,12 @@ def changed(old: EndpointState, new: EndpointState) -> dict[str, Any]:
     return found
 
 
+@lru_cache(maxsize=16384)
+def _address(text: str) -> Address:
+    """As ``Address.parse``; each of a few thousand is read again with every update."""
+    return Address.parse(text)
+
+
 # --- rows from a peer --------------------------------------------------------------------
 
 
@@ -228,7 +244,7 @@ def _check_standard(values: dict[str, tuple[Any, int]], *, whole: bool) -> None:
 
 def _is_address(value: object) -> bool:
     try:
-        return type(value) is str and Address.parse(value).port > 0
+        return type(value) is str and _address(value).port > 0
     except ValueError:
         return False
 

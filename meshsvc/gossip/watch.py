@@ -17,7 +17,7 @@ from meshsvc.gossip.effects import Echo, EchoVia, Tell
 from meshsvc.gossip.health import LocalHealth
 from meshsvc.gossip.liveness import Life, Liveness, LivenessMachine, Said
 from meshsvc.gossip.members import Status
-from meshsvc.gossip.rounds import Rotation
+from meshsvc.gossip.rotation import Rotation
 from meshsvc.gossip.rumors import FANOUT
 from meshsvc.gossip.settings import Settings
 from meshsvc.gossip.suspicion import Suspicions
@@ -32,6 +32,13 @@ ACCUSE = "gossip.accuse"
 RELAYS = 3
 """Peers that an accusation is passed on to, once, by each who had not heard of it."""
 
+ROUNDS_TO_ALL = 10
+"""Every live peer is contacted within this many rounds (contract GSP-3)..."""
+
+MAX_PEERS_A_ROUND = 10
+"""...up to a hundred nodes. Beyond that it takes longer, so that a round costs the same in
+any cluster: ten contacts reach a thousand nodes in three rounds."""
+
 PROBE_ROUNDS = 5
 """Every node that looks well is echoed within this many rounds, so that of ten nodes one
 finds a silent death within about a second."""
@@ -44,6 +51,7 @@ PATIENCE_S = 10.0
 
 _LIVE = (Status.ALIVE, Status.SUSPECT)
 _UNPROVEN = (Status.JOINING, Status.DEAD)
+_ECHOED_WHEN_HEARD = (*_UNPROVEN, Status.SUSPECT)
 
 
 @dataclass(slots=True)
@@ -52,6 +60,7 @@ class _Watched:
     life: Life
     generation: int
     since: float
+    listed: Status | None = None
 
 
 @dataclass(slots=True)
@@ -80,6 +89,7 @@ class Watch:
         self._detector = Detector(settings.probe_timeout_s, self.health, self.some_alive)
         self._suspicions = Suspicions(settings.suspicion_s, self.health)
         self._watched: dict[NodeId, _Watched] = {}
+        self._live = Rotation(rng, ROUNDS_TO_ALL, MAX_PEERS_A_ROUND)
         self._well = Rotation(rng, PROBE_ROUNDS, MAX_PROBES_A_ROUND)
         self._unproven = Rotation(rng, PROBE_ROUNDS, MAX_PROBES_A_ROUND)
         self._report = Report()
@@ -96,22 +106,17 @@ class Watch:
         watched = self._watched.get(node)
         return watched is not None and watched.life.joined
 
-    def live(self) -> list[NodeId]:
-        """The nodes that are alive or suspected, in a fixed order."""
-        return sorted(n for n, w in self._watched.items() if w.life.status in _LIVE)
-
-    def unproven(self) -> list[NodeId]:
-        """The nodes that did not answer yet, or no longer, in a fixed order."""
-        return sorted(n for n, w in self._watched.items() if w.life.status in _UNPROVEN)
+    def partners(self) -> list[NodeId]:
+        """The nodes that get a SYN in this round, now and then one that does not answer."""
+        partners = self._live.next()
+        if self._rng.random() < len(self._unproven) / (len(self._live) + 1):
+            partners.append(self._rng.choice(list(self._unproven)))
+        return partners
 
     def some_alive(self, but: NodeId, count: int) -> list[NodeId]:
         """Up to ``count`` nodes that are alive and linked, at random, without ``but``."""
-        able = [
-            node
-            for node, watched in self._watched.items()
-            if watched.life.status is Status.ALIVE and node != but and node in self._linked
-        ]
-        return self._rng.sample(sorted(able), min(count, len(able)))
+        able = [node for node in self._well if node in self._linked and node != but]
+        return self._rng.sample(able, min(count, len(able)))
 
     def rtt_ms(self, node: NodeId) -> float | None:
         """This node's own measured round trip to another."""
@@ -138,7 +143,7 @@ class Watch:
     def heard(self, node: NodeId, now: float) -> None:
         """Something came from the node itself, which calls for an echo if it looks bad."""
         watched = self._watched.get(node)
-        if watched is not None and watched.life.status in (*_UNPROVEN, Status.SUSPECT):
+        if watched is not None and watched.life.status in _ECHOED_WHEN_HEARD:
             self._probe(node, watched, now)
             self._conclude(now)
 
@@ -195,14 +200,14 @@ class Watch:
 
     def round(self, now: float) -> None:
         """Echo those whose turn it is, and those that have yet to prove themselves."""
-        well = [n for n, w in self._watched.items() if w.life.status is Status.ALIVE]
-        unproven = self.unproven()
+        unproven = list(self._unproven)
         near = [node for node in unproven if node in self._linked][:MAX_PROBES_A_ROUND]
-        turns = [*self._well.next(well), *self._unproven.next(unproven), *near]
+        turns = [*self._well.next(), *self._unproven.next(), *near]
         for node in dict.fromkeys(turns):
             self._probe(node, self._watched[node], now)
         for node in unproven:
-            if now - self._watched[node].since >= PATIENCE_S:
+            watched = self._watched[node]
+            if watched.life.status is Status.JOINING and now - watched.since >= PATIENCE_S:
                 self._expire(node, now)
         self._conclude(now)
 
@@ -239,7 +244,9 @@ class Watch:
 
     def take(self) -> Report:
         """What came of everything since the last call."""
-        report, self._report = self._report, Report()
+        report = self._report
+        if report.out or report.said or report.outdated:
+            self._report = Report()
         return report
 
     # --- steps ---------------------------------------------------------------------------
@@ -285,7 +292,11 @@ class Watch:
         self._conclude(now)
 
     def _said(self, node: NodeId, watched: _Watched, now: float) -> None:
-        said, watched.life.said = watched.life.said, []
+        self._list(node, watched)
+        said = watched.life.said
+        if not said:
+            return
+        watched.life.said = []
         for what in said:
             if what is Said.PROBE:
                 self._probe(node, watched, now)
@@ -298,10 +309,26 @@ class Watch:
                 self._detector.forget(node)
             self._report.said.append((node, what, watched.life.announced))
 
+    def _list(self, node: NodeId, watched: _Watched) -> None:
+        """Enter a node into the rotations it takes part in."""
+        status = watched.life.status
+        if status is watched.listed:
+            return
+        watched.listed = status
+        for rotation, able in (
+            (self._live, _LIVE),
+            (self._well, (Status.ALIVE,)),
+            (self._unproven, _UNPROVEN),
+        ):
+            if status in able:
+                rotation.add(node)
+            else:
+                rotation.discard(node)
+
     def _suspect(self, node: NodeId, watched: _Watched, now: float) -> None:
         generation = watched.generation
         silent = node in self._linked
-        self._suspicions.start(node, generation, len(self.live()) + 1, now, silent=silent)
+        self._suspicions.start(node, generation, len(self._live) + 1, now, silent=silent)
         self._accuse([node, *self.some_alive(node, FANOUT)], self._me, node, generation)
 
     def _accuse(

@@ -22,6 +22,7 @@ from twisted.internet.endpoints import (
     TCP4ClientEndpoint,
     TCP6ClientEndpoint,
 )
+from twisted.internet.error import ConnectingCancelledError
 from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
@@ -358,7 +359,7 @@ class LinkService(Service):
 
     def _not_connected(self, failure: Failure, dial: int, target: Target) -> None:
         self._dialing.pop(dial, None)
-        if failure.check(CancelledError):  # forgotten
+        if failure.check(CancelledError, ConnectingCancelledError):  # forgotten
             return
         end = Ended("connect", failure.getErrorMessage(), heals=True, remote=False)
         self._counters.add("link_connect_failures_total")

@@ -24,13 +24,16 @@ from meshsvc.model import (
     ShardId,
 )
 from meshsvc.shards.routing import Local, Router, ViaBus
+from meshsvc.wire.codec import encode
 from meshsvc.wire.messages import Envelope
-from meshsvc.wire.registry import encode_message
+from meshsvc.wire.registry import code_of, encode_message
 
 MAX_REPLY_LANES = 65536
 """Lanes back to shards that asked; one a life of a remote shard, forgotten when it ends."""
 
 MAIN_LANE, REPLY_LANE = 0, 1
+
+ENVELOPE = code_of(Envelope)
 
 
 class Bus(Protocol):
@@ -49,6 +52,9 @@ class LinkLike(Protocol):
 
     def send(self, message: object) -> Sent:
         """Send a message to the peer."""
+
+    def send_body(self, body: bytes) -> Sent:
+        """Send an encoded envelope to the peer."""
 
     def flush_now(self) -> None:
         """Write what was sent in this turn."""
@@ -224,27 +230,40 @@ class Post:
 
     def _send(self, lane: Lane, body: bytes) -> Sent:
         lane.seq += 1
-        envelope = self._envelope(lane, body)
-        sent = self.forward(envelope)
+        sent = self._by_way(lane, body)
         if sent is Sent.FULL:
             lane.seq -= 1
         return sent
 
-    def _envelope(self, lane: Lane, body: bytes) -> Envelope:
-        me, target = self.me, lane.target
-        data = lane.link_class is LinkClass.DATA
-        return Envelope(
-            me.node,
-            me.shard,
-            me.incarnation,
-            target.node,
-            target.shard,
-            lane.incarnation,
-            int(lane.link_class),
-            self.epoch.term if data else 0,
-            self.epoch.attempt if data else 0,
-            lane.seq,
-            body,
+    def _by_way(self, lane: Lane, body: bytes) -> Sent:
+        target = lane.target
+        route = self._router.route(target.node, target.shard, lane.link_class)
+        if isinstance(route, Local):
+            self.deliver(Envelope(*self._fields(lane, body)))
+            return Sent.ACCEPTED
+        message = encode((ENVELOPE, *self._fields(lane, body)))
+        if isinstance(route, ViaBus):
+            lane_of_bus = REPLY_LANE if lane.incarnation else MAIN_LANE
+            return self._bus.send_body(route.shard, message, lane_of_bus)
+        link = self._links.link(target.node, lane.link_class)
+        if link is None:
+            return Sent.DISCONNECTED
+        if not link.agreed:
+            return Sent.FULL
+        self._used[id(link)] = link
+        return link.send_body(message)
+
+    def _fields(
+        self, lane: Lane, body: bytes
+    ) -> tuple[str, int, int, str, int, int, int, int, int, int, bytes]:
+        """What an ``Envelope`` holds, without the cost of making one that is only encoded."""
+        me, target, epoch = self.me, lane.target, NO_EPOCH
+        if lane.link_class is LinkClass.DATA:
+            epoch = self.epoch
+        return (
+            *(me.node, me.shard, me.incarnation),
+            *(target.node, target.shard, lane.incarnation),
+            *(lane.link_class.value, epoch.term, epoch.attempt, lane.seq, body),
         )
 
     def forward(self, envelope: Envelope) -> Sent:
@@ -267,5 +286,4 @@ class Post:
             return Sent.DISCONNECTED
         if not link.agreed:
             return Sent.FULL
-        self._used[id(link)] = link
         return link.send(envelope)

@@ -38,6 +38,7 @@ from meshsvc.model import Epoch, Incarnation, LinkClass, NodeId, Sent, ShardAddr
 from meshsvc.wire.messages import Envelope
 
 _DATA = int(LinkClass.DATA)
+_CLASSES = {link_class.value: link_class for link_class in LinkClass}
 
 MAX_AHEAD = 256
 """Envelopes kept that came before news of their epoch did: a few turns' worth."""
@@ -99,9 +100,9 @@ class Inbox:
             self._counters.drop("verb", "stale")
             return
         if envelope.link_class == _DATA and envelope.source != me.node:
-            theirs = Epoch(envelope.term, envelope.attempt)
-            if theirs != self._post.epoch:
-                self._other_epoch(envelope, theirs)
+            epoch = self._post.epoch
+            if envelope.term != epoch.term or envelope.attempt != epoch.attempt:
+                self._other_epoch(envelope, Epoch(envelope.term, envelope.attempt))
                 return
         try:
             batch = items.split(envelope.body)
@@ -117,7 +118,7 @@ class Inbox:
         return Origin(
             ShardAddress(NodeId(envelope.source), ShardId(envelope.source_shard)),
             Incarnation(envelope.source_incarnation),
-            LinkClass(envelope.link_class),
+            _CLASSES[envelope.link_class],
             self._reactor.seconds(),
         )
 

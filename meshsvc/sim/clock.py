@@ -205,6 +205,7 @@ class ProcessClock:
 
     Attributes:
         alive: False once it was killed; nothing of it runs again.
+        resumed_at: when it last went on after a pause, in virtual seconds.
         cost_s: seconds that each of its events keeps it busy; 0 for a healthy process.
     """
 
@@ -213,6 +214,7 @@ class ProcessClock:
         self.skew = skew
         self.alive = True
         self.cost_s = 0.0
+        self.resumed_at = 0.0
         self._paused = False
         self._busy_until = 0.0
         self._late: list[Timer] = []
@@ -264,6 +266,7 @@ class ProcessClock:
     def resume(self) -> None:
         """SIGCONT: overdue timers run first, then what came meanwhile is read."""
         self._paused = False
+        self.resumed_at = self.time.now
         self._late.sort(key=lambda timer: timer.local)
         held, self._late, self._unread = self._late + self._unread, [], []
         for timer in held:

@@ -32,6 +32,10 @@ STEP_S = 0.05
 """How often a condition is looked at while time passes."""
 
 
+FAIR_LOSS = 0.03
+"""With less of its segments lost, no network is an excuse."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What a cluster is made of.
@@ -145,7 +149,11 @@ class Cluster:
         self._last_fault = self.time.now
 
     def fine_for(self, seconds: float) -> bool:
-        """Whether there was no fault for a while."""
+        """Whether nothing was wrong for a while, with the network or any node."""
+        sky = self.net.sky
+        well = sky.calm and sky.everywhere.loss < FAIR_LOSS and not any(self.slowed.values())
+        if not well or any(node.paused for node in self.nodes):
+            self._last_fault = self.time.now
         return self.time.now - self._last_fault >= seconds
 
     def _run_to(self, until: float) -> None:
@@ -159,6 +167,7 @@ class Cluster:
 
     def _tick(self) -> None:
         self.time.after(1.0, self._tick)
+        self.fine_for(0.0)
         for check in self.checks:
             check.every_second()
 

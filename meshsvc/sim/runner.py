@@ -82,7 +82,7 @@ class Run:
         cluster, plan = self.cluster, self.scenario.swarm
         for step in self.scenario.steps:
             cluster.time.at(step.at, self._step, step)
-        if not any(step.do.startswith("start") for step in self.scenario.steps):
+        if self.scenario.start == "all":
             cluster.start_all()
         swarm = Swarm(cluster, self.commands, plan) if plan.kinds else None
         if swarm is not None:

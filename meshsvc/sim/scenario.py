@@ -4,6 +4,7 @@ A number in a file is itself; a list of two numbers is a range, and each seed dr
 
     text        one sentence, what it shows
     nodes, shards, roster, workload, offset_s, drift    as in ``cluster.Shape``
+    start       "all" (the default) or "none", when steps start the nodes
     safety_s    how long faults go on
     converge_s  how long the cluster may take to converge after they stop
     [weather]   delay_s, jitter_s, loss, everywhere
@@ -63,6 +64,7 @@ class Scenario:
     workload: Range = (0.5, 0.5)
     offset_s: float = 0.0
     drift: float = 0.0
+    start: str = "all"
     safety_s: float = 60.0
     converge_s: float = 60.0
     weather: dict[str, Range] = field(default_factory=dict)

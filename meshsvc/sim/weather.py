@@ -80,6 +80,11 @@ class Sky:
         """What is sent on a path arrives at ``until`` (virtual seconds) at the earliest."""
         self._clogged[source, target] = until
 
+    @property
+    def calm(self) -> bool:
+        """Whether every path is open and as all others."""
+        return not (self._blocked or self._clogged or self._own)
+
     def clear(self) -> None:
         """End every block, clog and weather of a path's own."""
         self._blocked.clear()

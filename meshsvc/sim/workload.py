@@ -47,7 +47,8 @@ class Ask:
     def excused(self) -> bool:
         """Whether nobody is there to whom it could have ended, or who could be on time."""
         reactor = self.life.reactor
-        return not reactor.alive or reactor.paused or bool(reactor.cost_s)
+        just_back = 0 < reactor.resumed_at > reactor.time.now - 1.0
+        return not reactor.alive or reactor.paused or just_back or bool(reactor.cost_s)
 
     def __str__(self) -> str:
         return f"{self.token} of {self.life.life} to {self.target}"

@@ -46,6 +46,7 @@ class _Entry(NamedTuple):
     senders: frozenset[Role]
     names: tuple[str, ...]
     types: tuple[tuple[type, ...], ...]
+    plain: tuple[type, ...]
     values: Callable[[Any], tuple[object, ...]]
 
 
@@ -62,7 +63,8 @@ def message(code: int, *senders: Role) -> Callable[[type[M]], type[M]]:
         known = fields(cls)  # type: ignore[arg-type]
         names = tuple(field.name for field in known)
         types = tuple(_TYPES[str(field.type)] for field in known)
-        entry = _Entry(code, cls, frozenset(senders), names, types, _getter(names))
+        plain = tuple(kinds[0] for kinds in types)
+        entry = _Entry(code, cls, frozenset(senders), names, types, plain, _getter(names))
         _by_code[code] = _by_class[cls] = entry
         return cls
 
@@ -81,6 +83,11 @@ def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[object, ...]]:
 def registered() -> Iterable[tuple[int, type, frozenset[Role]]]:
     """Every message as (code, class, who may send it), for tests and the docs."""
     return [(entry.code, entry.cls, entry.senders) for entry in _by_code.values()]
+
+
+def code_of(cls: type) -> int:
+    """The code of a message, for a hot path that encodes its fields without making one."""
+    return _by_class[cls].code
 
 
 def encode_message(value: object) -> bytes:
@@ -108,6 +115,10 @@ def decode_message(body: bytes, sender: Role) -> Any:
     count = len(entry.names)
     if len(value) <= count:
         raise WireError(f"{entry.cls.__name__} has {count} fields, {len(value) - 1} came")
+    fields = value[1 : count + 1]
+    # Nearly every message has exactly the types it should and no array: one comparison.
+    if list not in entry.plain and tuple(map(type, fields)) == entry.plain:
+        return entry.cls(*fields)
     return entry.cls(*_checked(entry, value))
 
 

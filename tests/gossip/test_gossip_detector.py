@@ -9,7 +9,7 @@ import pytest
 from meshsvc.gossip.detector import NO, Detector, Outcome, Result
 from meshsvc.gossip.effects import Echo, EchoVia
 from meshsvc.gossip.health import TIMEOUT_FLOOR_S, LocalHealth, RoundTrip
-from meshsvc.gossip.rounds import Rotation
+from meshsvc.gossip.rotation import Rotation
 from meshsvc.gossip.suspicion import REPROBE_S, Suspicions
 from meshsvc.model import NodeId
 
@@ -221,10 +221,21 @@ def test_every_peer_has_its_turn_within_ten_rounds(peers: int) -> None:
     rng = random.Random(peers)
     turns = Rotation(rng, 10, 128)
     names = [NodeId(f"{n:032d}") for n in range(peers)]
-    rounds = [turns.next(names) for _ in range(40)]
+    for name in names:
+        turns.add(name)
+    rounds = [turns.next() for _ in range(40)]
     for start in range(30):
         assert {n for r in rounds[start : start + 10] for n in r} == set(names)
     late = NodeId("f" * 32)
-    assert late in turns.next([*names, late])
-    assert late not in [n for _ in range(10) for n in turns.next(names)]
-    assert turns.next([]) == []
+    turns.add(late)
+    assert late in turns.next()
+    turns.discard(late)
+    assert late not in [n for _ in range(10) for n in turns.next()]
+    turns.add(late)
+    turns.discard(late)
+    turns.add(late)
+    assert [n for _ in range(11) for n in turns.next()].count(late) in (1, 2)
+    for name in [*names, late]:
+        turns.discard(name)
+    assert turns.next() == []
+    assert len(turns) == 0

@@ -47,9 +47,11 @@ class _Link:
         self.shard, self.node, self.link_class = shard, node, link_class
 
     def send(self, message):
+        return self.send_body(encode_message(message))
+
+    def send_body(self, body):
         net = self.shard.net
-        owner = net.owner(self.node, self.shard.node, self.link_class)
-        return net.carry(self.shard, owner, encode_message(message))
+        return net.carry(self.shard, net.owner(self.node, self.shard.node, self.link_class), body)
 
 
 class Net:
