@@ -150,10 +150,7 @@ class LinkService(Service):
         return self._table.get(node_id, link_class)
 
     def keep(self, target: Address, link_class: LinkClass, expect: NodeId | None) -> None:
-        """Keep a link to an address, until ``forget``.
-
-        Nothing is dialed while a link of the class to the ``expect``-ed node is up.
-        """
+        """Keep a link to an address until ``forget``; dial while none to ``expect`` is up."""
         now = self._reactor.seconds()
         linked = expect is not None and self.link(expect, link_class) is not None
         self._targets.keep(target, link_class, expect, linked=linked, now=now)
@@ -170,8 +167,7 @@ class LinkService(Service):
         names: Mapping[str, NodeId],
         enabled: frozenset[str] = frozenset(),
     ) -> None:
-        """What admission should know: nodes that were removed, names of nodes that are
-        alive, features that every member must have. Links to removed nodes are closed."""
+        """Nodes that were removed (their links are closed), names alive, features required."""
         knows = self._knowledge
         knows.removed, knows.names, knows.enabled = removed, names, enabled
         self._review()
@@ -341,8 +337,7 @@ class LinkService(Service):
         self._arm()
 
     def _connect(self, target: Target) -> None:
-        # Rises across restarts of this process too, or the peer would take the old link of
-        # a lost shard for the later one.
+        # Rises across restarts too, or the peer would take a lost shard's link for the later.
         self._dials = dial = max(self._dials + 1, int(self._reactor.seconds() * 1000))
         intent = Intent(target.link_class, dial, target.expect or "")
         factory = LinkFactory(lambda: self._carrier(intent, target))

@@ -25,9 +25,7 @@ from meshsvc.node.config_sections import (
     Admin,
     Gossip,
     Key,
-    Link,
     Listen,
-    Log,
     Mesh,
     Node,
     Seeds,
@@ -52,10 +50,8 @@ class Config:
     seeds: Seeds = field(default_factory=Seeds)
     mesh: Mesh = field(default_factory=Mesh)
     gossip: Gossip = field(default_factory=Gossip)
-    link: Link = field(default_factory=Link)
     shards: Shards = field(default_factory=Shards)
     admin: Admin = field(default_factory=Admin)
-    log: Log = field(default_factory=Log)
     applications: Mapping[str, Options] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 

@@ -87,14 +87,6 @@ class Gossip:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """``[link]``: one connection to another node."""
-
-    handshake_timeout_s: float = key("5 s", kinds.duration("100 ms", "2 min"))
-    silent_after_s: float = key("5 s", kinds.duration("500 ms", "10 min"))
-
-
-@dataclass(frozen=True, slots=True)
 class Shards:
     """``[shards]``: how shard processes are watched, restarted and stopped."""
 
@@ -111,15 +103,7 @@ class Admin:
     hosts: tuple[str, ...] = key([], kinds.texts())
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
-    """``[log]``: what is logged and how it looks."""
-
-    format: str = key("auto", kinds.choice("auto", "json", "text"))
-    level: str = key("info", kinds.choice("debug", "info", "warn", "error"))
-
-
-Section = Node | Listen | Seeds | Mesh | Gossip | Link | Shards | Admin | Log
+Section = Node | Listen | Seeds | Mesh | Gossip | Shards | Admin
 
 SECTIONS: dict[str, type[Section]] = {
     "node": Node,
@@ -127,10 +111,8 @@ SECTIONS: dict[str, type[Section]] = {
     "seeds": Seeds,
     "mesh": Mesh,
     "gossip": Gossip,
-    "link": Link,
     "shards": Shards,
     "admin": Admin,
-    "log": Log,
 }
 """The sections with fixed keys; ``[applications.NAME]`` is free and comes on top."""
 

@@ -306,7 +306,7 @@ def test_config_show_tells_origins(cli, monkeypatch):
     assert re.search(r"\[applications\.rate\]\nlimit = 5 +# flag --set applications", out)
     rows = json.loads(cli(*arguments, "-o", "json")[1])
     assert rows["gossip.interval"]["value"] == "2 s"
-    assert rows["log.level"] == {"value": "info", "origin": "default"}
+    assert rows["mesh.controller"] == {"value": "static", "origin": "default"}
 
 
 # --- run ---------------------------------------------------------------------------------------

@@ -205,7 +205,7 @@ def test_five_mistakes_are_reported_at_once(write):
     [
         ('[node]\npeer = "a:1"', 'node.peer: unknown key, got "a:1", nearest: listen.peer'),
         ("[nodes]\nx = 1", "nodes.x: unknown section, got [nodes], nearest: [node]"),
-        ("[log]\nxyzzy = 1", "nearest: one of log.format, log.level"),
+        ("[admin]\nxyzzy = 1", "nearest: one of admin.hosts"),
         ("[zzz]\ninterval = 1", "nearest: [gossip]"),
         ("gossip = 1", "gossip: not a table, got 1, expected a table: [gossip]"),
         ("[applications]\na = 1", "applications.a: not a table, got 1"),
@@ -257,9 +257,9 @@ def test_two_listeners_cannot_share_an_address(write):
 
 def test_a_variable_or_flag_is_named_as_the_place(write):
     """A mistake outside the files says where it was made."""
-    found = problems(write(LEAST), {"MESHSVC_NODE__NAEM": "x"}, {"log.level": "loud"})
+    found = problems(write(LEAST), {"MESHSVC_NODE__NAEM": "x"}, {"mesh.controller": "loud"})
     assert found[0].startswith("environment MESHSVC_NODE__NAEM: node.naem: unknown key")
-    assert found[1].startswith("flag --set log.level: log.level: not a known word")
+    assert found[1].startswith("flag --set mesh.controller: mesh.controller: not a known word")
 
 
 def test_a_broken_key_is_not_missing_too(write):
