@@ -7,7 +7,6 @@ says, and all values of the update it belongs to.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from meshsvc.counters import Counters
 from meshsvc.gossip import events
@@ -89,12 +88,7 @@ class Announcer:
             self._out.append(ViewChanged(self.view.index))
 
     def _restate(self, node: NodeId, what: Said) -> Member | None:
-        member = self.view.get(node)
-        if member is None:
-            return None
-        member = replace(member, status=_STATUS[what])
-        self.view.put(member)
-        return member
+        return self.view.restate(node, _STATUS[what])
 
     def _notify(self, event: events.Event) -> None:
         self._counters.add("gossip_events_total", event=event.name)

@@ -36,8 +36,9 @@ NO = -1
 RETRY_S = 0.25
 """Pause before a probe that failed in doubt starts over."""
 
-MAX_PROBES = 1024
-"""At once; more than are live in any cluster this is meant for."""
+MAX_PROBES = 8192
+"""At once: one for each endpoint there may be. A node that learns of a whole cluster echoes
+all of it, and who is left out would count as dead without having been asked."""
 
 
 class Result(Enum):

@@ -115,6 +115,14 @@ class View:
         self._changed_at.pop(member.node_id, None)
         self._changed_at[member.node_id] = self.index
 
+    def restate(self, node_id: NodeId, status: Status) -> Member | None:
+        """Change the status of a node; answers its row."""
+        member = self._members.get(node_id)
+        if member is not None:
+            member = replace(member, status=status, rtt_ms=self._rtt_ms(node_id))
+            self.put(member)
+        return member
+
     def get(self, node_id: NodeId) -> Member | None:
         """The row of a node."""
         member = self._members.get(node_id)

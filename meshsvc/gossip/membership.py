@@ -70,6 +70,7 @@ class Membership:
         self._pending_since = 0.0
         self._shadow_until = self._round_at = self._probe_at = 0.0
         self._last_now = 0.0
+        self._due: float | None = None
 
     # --- what is known -------------------------------------------------------------------
 
@@ -119,8 +120,8 @@ class Membership:
             goodbye = [self.me.node_id, int(self.me.incarnation)]
             self._tell(list(self.linked), SHUTDOWN, goodbye)
             self._tell(self._some_linked(FANOUT), PUSH, self._introduction())
-            self._settle(now)
         self.phase = Phase.STOPPED
+        self._settle(now)
 
     def set_values(self, values: Mapping[str, Any], now: float) -> None:
         """Gossip several keys of this node as one update; None deletes a key.
@@ -246,6 +247,9 @@ class Membership:
 
     def deadline(self) -> float | None:
         """When ``tick`` is next wanted; None when there is nothing to wait for."""
+        return self._due
+
+    def _next_due(self) -> float | None:
         if self.phase is Phase.SHADOW:
             due = [self._shadow_until, self._round_at, self._watch.deadline()]
         elif self.phase is Phase.MEMBER:
@@ -266,9 +270,12 @@ class Membership:
     def _observe(self, now: float) -> None:
         """Notice that this node was late, or that its clock was set back."""
         due = self.deadline()
-        if due is not None and now - due > LAG_SLACK_S:
+        # What was due before the last input was counted then: one pause is one stall, however
+        # much comes in before the overdue tick.
+        lag_s = 0.0 if due is None else now - max(due, self._last_now)
+        if lag_s > LAG_SLACK_S:
             self._counters.add("gossip_stalls_total")
-            self._watch.stalled(now - due, now)
+            self._watch.stalled(lag_s, now)
         elif now < self._last_now - 1.0:
             self._watch.clock_set_back(self._last_now - now, now)
             self._rumors.clock_set_back(now)
@@ -356,6 +363,7 @@ class Membership:
         if self.phase in (Phase.SHADOW, Phase.MEMBER):
             self._out.extend(self._plan.update(now))
         self._announcer.flush()
+        self._due = self._next_due()
 
     def _report(self, now: float) -> None:
         report = self._watch.take()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from meshsvc.gossip.detector import Detector, Outcome, Result
 from meshsvc.gossip.effects import Echo, EchoVia, Tell
-from meshsvc.gossip.health import LocalHealth
+from meshsvc.gossip.health import DOUBT_S, LocalHealth
 from meshsvc.gossip.liveness import Life, Liveness, LivenessMachine, Said
 from meshsvc.gossip.members import Status
 from meshsvc.gossip.rotation import Rotation
@@ -136,6 +136,8 @@ class Watch:
             self._detector.forget(node)
             self._suspicions.clear(node)
             watched.machine.restarted()
+        elif watched.life.status is Status.ALIVE:
+            return  # by far the most frequent case, and it changes nothing
         else:
             watched.machine.learned()
         self._settle(node, watched, now)
@@ -233,6 +235,10 @@ class Watch:
         self.health.lagged(lag_s, now)
         self._detector.stalled(lag_s, now)
         self._suspicions.stalled(lag_s, now)
+        # The wait for a first echo is no shorter for it either, and goes on for a moment.
+        latest = now + DOUBT_S - PATIENCE_S
+        for watched in self._watched.values():
+            watched.since = max(watched.since + lag_s, latest)
 
     def clock_set_back(self, by_s: float, now: float) -> None:
         """The clock jumped back: what runs has as much time left as before."""

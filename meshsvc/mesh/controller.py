@@ -330,9 +330,10 @@ class StaticController:
 
     def _save(self) -> None:
         self._save_at = None
-        if self._mesh:
-            self._saving = self._mesh.epoch
-            self._events.append(PersistEpoch(self._mesh.epoch))
+        # None when what could not be saved was superseded meanwhile: nothing is being saved.
+        self._saving = self._mesh.epoch if self._mesh else None
+        if self._saving is not None:
+            self._events.append(PersistEpoch(self._saving))
 
     def _drop(self, by: Epoch) -> None:
         """Whatever is under way is superseded."""

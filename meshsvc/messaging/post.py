@@ -39,8 +39,8 @@ ENVELOPE = code_of(Envelope)
 class Bus(Protocol):
     """What the post needs of the bus."""
 
-    def send_body(self, shard: ShardId, body: bytes, lane: int) -> Sent:
-        """Send an encoded message to a sibling."""
+    def offer_body(self, shard: ShardId, body: bytes, lane: int) -> Sent:
+        """Send an encoded message to a sibling; one that finds no room is kept here."""
 
 
 class LinkLike(Protocol):
@@ -244,7 +244,7 @@ class Post:
         message = encode((ENVELOPE, *self._fields(lane, body)))
         if isinstance(route, ViaBus):
             lane_of_bus = REPLY_LANE if lane.incarnation else MAIN_LANE
-            return self._bus.send_body(route.shard, message, lane_of_bus)
+            return self._bus.offer_body(route.shard, message, lane_of_bus)
         link = self._links.link(target.node, lane.link_class)
         if link is None:
             return Sent.DISCONNECTED
@@ -280,7 +280,7 @@ class Post:
             return Sent.ACCEPTED
         if isinstance(route, ViaBus):
             lane = REPLY_LANE if envelope.target_incarnation else MAIN_LANE
-            return self._bus.send_body(route.shard, encode_message(envelope), lane)
+            return self._bus.offer_body(route.shard, encode_message(envelope), lane)
         link = self._links.link(node, link_class)
         if link is None:
             return Sent.DISCONNECTED

@@ -177,8 +177,12 @@ class Inbox:
             self.log.warn("dropped a part from {source}: {error}", source=origin, error=error)
 
     def bounce(self, envelope: Envelope, reason: str, why: str) -> None:
-        """Drop an envelope, counted; the asks in it, or answered by it, end in Disconnected."""
+        """Drop an envelope, counted; see ``undelivered``."""
         self._counters.drop("verb", reason)
+        self.undelivered(envelope, why)
+
+    def undelivered(self, envelope: Envelope, why: str) -> None:
+        """The asks in a dropped envelope, or answered by it, end in Disconnected."""
         if envelope.target_incarnation:
             self._bounce_replies(envelope, why)
             return
@@ -294,6 +298,11 @@ class Inbox:
         sent = self._put(lane, item)
         if sent is not Sent.ACCEPTED:
             self._counters.drop("reply", sent.name.lower())
+
+    @property
+    def running(self) -> int:
+        """Asks whose handlers have not ended."""
+        return len(self._running)
 
     def source_gone(self, source: ShardAddress) -> None:
         """A shard that may have begun an oversize item ended."""

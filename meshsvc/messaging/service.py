@@ -65,6 +65,7 @@ class Messaging(Service):
         self._inbox = Inbox(reactor, post, counters, self._stats, self._settle, self._put)
         self.deliver = post.deliver = self._inbox.deliver
         self.bounce = self._inbox.bounce
+        self.undelivered = self._inbox.undelivered
         self.source_gone = self._inbox.source_gone
         post.on_closed = self._lanes_closed
 
@@ -312,6 +313,11 @@ class Messaging(Service):
             if sent is Sent.DISCONNECTED:
                 self.bounce(envelope, "disconnected", "the way is gone")
         return False
+
+    @property
+    def busy(self) -> int:
+        """Asks under way: those this shard runs, and those it waits for."""
+        return self._inbox.running + len(self._calls)
 
     def stopService(self) -> None:
         """Fail every pending ask, and report verbs that were left registered."""

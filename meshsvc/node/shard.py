@@ -12,6 +12,7 @@ from typing import Any
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from meshsvc.counters import Counters
@@ -44,6 +45,17 @@ BEAT_S = 1.0
 
 TAG_TIMEOUT_S = 2.0
 
+LEAVE_S = 0.2
+"""Between saying goodbye and stopping: others send their calls elsewhere by then."""
+
+DRAIN_SHARE = 0.8
+DRAIN_MOST_S = 10.0
+"""The share of the budget, and the most, that running calls may take to end: twice the
+default time-out of an ask."""
+
+DRAIN_POLL_S = 0.05
+"""How often to look whether they have; only while stopping."""
+
 
 class Shard(MultiService):
     """The services of one shard, started from the bus up and stopped from the top down."""
@@ -67,6 +79,7 @@ class Shard(MultiService):
         self.address = ShardAddress(boot.node_id, boot.shard)
         self.every_second: list[Callable[[], object]] = []
         self.every_start: list[Callable[[], object]] = []
+        self.leaving: list[Callable[[], Any]] = []
         self.warnings: list[str] = []
         self._beating: IDelayedCall | None = None
         self._build_ways()
@@ -132,6 +145,7 @@ class Shard(MultiService):
     def startService(self) -> None:
         """Start everything, then report to the supervisor."""
         self.running = True
+        self.channel.on_drain(self._drain)
         self.channel.on_socket("peer", self.links.adopt)
         for service in self._order():
             service.startService()
@@ -142,6 +156,16 @@ class Shard(MultiService):
         self.applications.startService()
         self._beat(self.reactor.seconds())
         self.channel.ready(self.warnings)
+
+    @inlineCallbacks
+    def _drain(self, budget_s: float) -> Any:
+        """Tell the cluster that this node leaves, then let what is under way come to its end."""
+        until = self.reactor.seconds() + min(budget_s * DRAIN_SHARE, DRAIN_MOST_S)
+        for leave in self.leaving:
+            yield leave()
+        yield deferLater(self.reactor, LEAVE_S)
+        while self.messaging.busy and self.reactor.seconds() < until:
+            yield deferLater(self.reactor, DRAIN_POLL_S)
 
     def _order(self) -> list[Any]:
         return [self.bus, self.links, self.messaging, self.data_links, *self.upper]

@@ -39,6 +39,8 @@ class ShardZero:
         self._build_view()
         self._subscribe()
         shard.upper += [self.gossip, self.mesh]
+        # The controller first: it must not mint an epoch because its own node leaves.
+        shard.leaving += [self.mesh.stopService, self.gossip.stopService]
 
     def _build_gossip(self) -> GossipService:
         shard, config = self._shard, self._shard.config

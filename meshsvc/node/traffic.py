@@ -76,8 +76,8 @@ class Traffic:
         """Counted and logged where it happened."""
 
     def dropped(self, link: Link, envelope: Envelope, reason: str) -> None:
-        """A link got an envelope of another epoch than the agreed one."""
-        self._messaging.bounce(envelope, reason, "its epoch is not the one in force")
+        """A link got, and counted, an envelope of another epoch than the agreed one."""
+        self._messaging.undelivered(envelope, "its epoch is not the one in force")
 
     def received(self, source: Any, *message: Any) -> None:
         """From a link: (link, message); from the bus: (shard, incarnation, message)."""

@@ -135,8 +135,9 @@ class Stream:
         """A new connection carries this lane from here on."""
         self._accepted = 0
 
-    def send(self, body: bytes, carrier: Carrier) -> Sent:
-        """Stamp an encoded message and queue it; a refusal is counted.
+    def send(self, body: bytes, carrier: Carrier, *, kept: bool = False) -> Sent:
+        """Stamp an encoded message and queue it; a refusal is counted, but for a full outbox
+        when the message is ``kept`` by the caller to be sent later.
 
         Raises:
             NotEncodable: when the message is too large for any frame.
@@ -150,9 +151,10 @@ class Stream:
         if outcome is Sent.ACCEPTED:
             self.sent += 1
             self._accepted += 1
-        else:
-            reason = "full" if outcome is Sent.FULL else "disconnected"
-            self._counters.drop(self._variant, reason)
+        elif outcome is Sent.DISCONNECTED:
+            self._counters.drop(self._variant, "disconnected")
+        elif not kept:
+            self._counters.drop(self._variant, "full")
         return outcome
 
     def unsent(self, frames: int) -> None:
@@ -300,8 +302,8 @@ class Siblings:
         for peer in self._peers.values():
             self._part(peer)
 
-    def send(self, shard: int, body: bytes, lane: int) -> Sent:
-        """Queue an encoded message for whichever life of a sibling is up.
+    def send(self, shard: int, body: bytes, lane: int, *, kept: bool = False) -> Sent:
+        """Queue an encoded message for whichever life of a sibling is up; see ``Stream.send``.
 
         Raises:
             NotEncodable: when the message is too large for any frame.
@@ -312,7 +314,7 @@ class Siblings:
             known = 0 <= shard < self._shards and shard != self._me.shard
             self._counters.drop(VARIANTS[lane], "disconnected" if known else "unroutable")
             return Sent.DISCONNECTED
-        return peer.streams[lane].send(body, carrier)
+        return peer.streams[lane].send(body, carrier, kept=kept)
 
     def _judge(self, hello: BusHello) -> None:
         me = self._me

@@ -135,6 +135,12 @@ class BusService(Service):
         """
         return self._core.send(shard, body, lane)
 
+    def offer_body(self, shard: int, body: bytes, lane: int) -> Sent:
+        """``send_body`` for a caller that keeps the message when the outbox is full, so that
+        this is no drop.
+        """
+        return self._core.send(shard, body, lane, kept=True)
+
     def broadcast(self, message: object) -> dict[ShardId, Sent]:
         """Queue a message for every sibling that is up, in the main lane; encoded once.
 

@@ -150,9 +150,13 @@ class Cluster:
 
     def fine_for(self, seconds: float) -> bool:
         """Whether nothing was wrong for a while, with the network or any node."""
+        well = [node.well_for(seconds) for node in self.nodes]
+        return self.network_fine_for(seconds) and all(well)
+
+    def network_fine_for(self, seconds: float) -> bool:
+        """Whether nothing was wrong with the network, and nobody did anything, for a while."""
         sky = self.net.sky
-        well = sky.calm and sky.everywhere.loss < FAIR_LOSS and not any(self.slowed.values())
-        if not well or any(node.paused for node in self.nodes):
+        if not sky.calm or sky.everywhere.loss >= FAIR_LOSS:
             self._last_fault = self.time.now
         return self.time.now - self._last_fault >= seconds
 

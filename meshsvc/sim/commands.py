@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from meshsvc.sim.processes import SimNode
 
 
+CALM_TRIES = 31
+"""Seconds in which a node that was stopping has ended: its budget is 30."""
+
+
 class BadCommand(ValueError):
     """A line that is no command; the text says what was expected."""
 
@@ -90,9 +94,17 @@ class Commands:
                 node.resume()
             if cluster.slowed.pop(node.name, None):
                 node.slow(0.0)
+        self._bring_up(CALM_TRIES)
+        cluster.fault()
+
+    def _bring_up(self, tries: int) -> None:
+        """Start what is down, and what is about to be, once it is."""
+        waiting = [node for node in self._cluster.nodes if node.state == "stopping"]
+        for node in self._cluster.nodes:
             if node.state in ("down", "off"):
                 node.start()
-        cluster.fault()
+        if waiting and tries:
+            self._cluster.time.after(1.0, self._bring_up, tries - 1)
 
     # --- nodes ---------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from meshsvc.gossip.members import Status
+
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
     from meshsvc.sim.processes import SimNode
@@ -37,7 +39,7 @@ def _members(node: SimNode, names: set[str]) -> str:
     life = node.zero
     if life is None or life.zero is None:
         return f"{node.name} has no shard 0"
-    alive = {m.name: m for m in life.zero.gossip.members() if m.alive}
+    alive = {m.name: m for m in life.zero.gossip.members() if m.status is Status.ALIVE}
     if set(alive) != names:
         return f"{node.name} sees {','.join(sorted(alive))}, running are {','.join(sorted(names))}"
     for other in node.cluster.nodes:

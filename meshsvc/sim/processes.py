@@ -151,6 +151,7 @@ class SimNode:
         self.node_id = NodeId("")
         self.generation = Incarnation(0)
         self.since = 0.0
+        self._ill_at = 0.0
         self.until = 0.0
         self.shards: dict[ShardId, SimShard] = {}
         self._supervisor: SimReactor | None = None
@@ -261,6 +262,13 @@ class SimNode:
         """Whether any of its processes is stopped."""
         return any(process.paused for process in self._processes())
 
+    def well_for(self, seconds: float) -> bool:
+        """Whether none of its processes was stopped or slow for a while."""
+        now = self.cluster.time.now
+        if self.paused or any(process.cost_s for process in self._processes()):
+            self._ill_at = now
+        return now - self._ill_at >= seconds
+
     # --- life ----------------------------------------------------------------------------
 
     def boot(self, shard: ShardId, incarnation: Incarnation) -> Boot:
@@ -308,10 +316,12 @@ class SimNode:
         self._supervisor = SimReactor(net, self.host, self.skew)
         at = IPv4Address("TCP", self.host.name, PEER_PORT)
         Listener(net, self.host, self._supervisor, at, self._accepted).startListening()
+        limits = Config.from_dict(self.cluster.config_of(self)).shards
+        most, window_s = limits.restarts, limits.restart_window_s
         policy = exponential(0.1, 2.0, 5.0, jitter=lambda: 1.0)
         for index in map(ShardId, range(self.shard_count)):
             self._lives[index] = 0
-            self._intensity[index] = RestartIntensity(policy, 5, 60.0)
+            self._intensity[index] = RestartIntensity(policy, most, window_s)
             self._spawn(index)
         self._supervisor.callLater(1.0, self._tick)
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from random import Random
 
+from twisted.logger import globalLogBeginner
+
+from meshsvc.sim.asking import everyone_asks
 from meshsvc.sim.cluster import Cluster, Violation
 from meshsvc.sim.commands import Commands
 from meshsvc.sim.scenario import Scenario, Step, load
@@ -113,6 +116,9 @@ class Run:
             cluster.violated("LIVENESS", f"not converged {limit:g} s after faults stopped: {why}")
             return
         cluster.note("", "converged", f"after {self.converged_s:.2f} s")
+        wrong = everyone_asks(cluster)
+        if wrong and not cluster.time.halted:
+            cluster.violated("LIVENESS", f"all see each other, but {wrong}")
         cluster.run(REST_S)
         why = cluster.difference()
         if why and not cluster.time.halted:
@@ -137,6 +143,11 @@ class Run:
         )
 
 
+def be_quiet() -> None:
+    """Have this process print nothing of what simulated nodes log: the checks read it."""
+    globalLogBeginner.beginLoggingTo([], discardBuffer=True, redirectStandardIO=False)
+
+
 def run_seed(name: str, seed: int) -> Result:
     """Run one seed of a scenario, by name or path."""
     result = Run(load(name), seed).go()
@@ -151,5 +162,5 @@ def run_seeds(name: str, seeds: Sequence[int], jobs: int = 1) -> Iterator[Result
         for seed in seeds:
             yield run_seed(name, seed)
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), be_quiet) as pool:
         yield from pool.map(run_seed, [name] * len(seeds), seeds, chunksize=1)

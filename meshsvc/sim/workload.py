@@ -41,8 +41,8 @@ class Ask:
     life: SimShard
     target: str
     due: float
+    way: tuple[Any, LinkClass]
     ended: str = ""
-    paused_s: float = 0.0
 
     def excused(self) -> bool:
         """Whether nobody is there to whom it could have ended, or who could be on time."""
@@ -66,10 +66,10 @@ class Ledger:
     heard: dict[tuple[Life, Life], int] = field(default_factory=dict)
     senders: dict[tuple[Life, str, int], tuple[int, int]] = field(default_factory=dict)
 
-    def asked(self, life: SimShard, target: str, due: float) -> Ask:
+    def asked(self, life: SimShard, target: str, due: float, way: tuple[Any, LinkClass]) -> Ask:
         """An ask begins."""
         self.next_token += 1
-        ask = self.pending[self.next_token] = Ask(self.next_token, life, target, due)
+        ask = self.pending[self.next_token] = Ask(self.next_token, life, target, due, way)
         return ask
 
     def ended(self, ask: Ask, how: str) -> None:
@@ -168,7 +168,7 @@ class _Prober(Service):
         else:
             link_class = LinkClass.CONTROL if kind > 0.9 else LinkClass.DATA
             verb = SLOW if kind < 0.55 else ECHO
-            self._ask(target.over(link_class), where, verb)
+            self._ask(target.over(link_class), where, verb, (node.node_id, link_class))
         self._again()
 
     def _tell(self, target: Any, where: str) -> None:
@@ -177,11 +177,11 @@ class _Prober(Service):
         if target.tell(TELL, [list(self._me), number]) is Sent.ACCEPTED:
             self._ledger.tells[key] = number
 
-    def _ask(self, target: Any, where: str, verb: str) -> None:
+    def _ask(self, target: Any, where: str, verb: str, way: tuple[Any, LinkClass]) -> None:
         rng = self._rng
         timeout_s = ASK_S * (0.05 + rng.random())
         due = self._cluster.time.now + timeout_s
-        ask = self._ledger.asked(self._life, where, due)
+        ask = self._ledger.asked(self._life, where, due, way)
         answer = target.ask(verb, [list(self._me), ask.token], timeout_s=timeout_s)
         answer.addCallbacks(self._answered, self._failed, (ask,), None, (ask,), None)
         answer.addErrback(self._odd, ask)

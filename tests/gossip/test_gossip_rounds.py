@@ -49,23 +49,30 @@ class Side:
 
 def exchange(one: Side, other: Side) -> int:
     """One round from one to the other; answers how many messages it took."""
-    messages = 1
-    answer = other.rounds.answer_syn(plain(one.rounds.syn()), NOW)
+    return len(messages(one, other))
+
+
+def messages(one: Side, other: Side) -> list[int]:
+    """One round from one to the other; answers the bytes of each payload."""
+    syn = one.rounds.syn()
+    sizes = [len(encode(syn))]
     asker, answerer = one, other
-    if answer is not None and answer[0] == SYN:
-        messages += 1
-        answer = one.rounds.answer_syn(plain(answer[1]), NOW)
-        asker, answerer = other, one
+    answer = other.rounds.answer_syn(plain(syn), NOW)
+    while answer is not None and answer[0] == SYN:
+        sizes.append(len(encode(answer[1])))
+        asker, answerer = answerer, asker
+        answer = answerer.rounds.answer_syn(plain(answer[1]), NOW)
     if answer is None:
-        return messages
+        return sizes
     assert answer[0] == ACK
+    sizes.append(len(encode(answer[1])))
     deltas, wanted = plain(answer[1])
     asker.learn(deltas)
-    messages += 1
     if wanted:
-        answerer.learn(asker.rounds.answer_wanted(wanted))
-        messages += 1
-    return messages
+        told = asker.rounds.answer_wanted(wanted)
+        sizes.append(len(encode(told)))
+        answerer.learn(told)
+    return sizes
 
 
 @pytest.mark.contract("GSP-3")
@@ -90,14 +97,37 @@ def test_one_round_makes_two_nodes_know_the_same(known: list[tuple[int, int]]) -
 
 @pytest.mark.contract("GSP-3", "GSP-15")
 def test_many_endpoints_are_compared_by_a_fingerprint_first() -> None:
-    """Equal: one short message. Different: digests follow, then what is missing."""
+    """Equal: one short message. Different: buckets, digests of some, then what is missing."""
     states = [history(number, 2) for number in range(10, 10 + SUMMARY_ABOVE + 10)]
     one, other = Side(1, [s[2] for s in states]), Side(2, [s[2] for s in states])
     assert len(encode(one.rounds.syn())) < 16
     assert exchange(one, other) == 1
     other = Side(2, [*(s[2] for s in states[:5]), states[5][1], *(s[2] for s in states[7:])])
-    assert exchange(one, other) <= 4
+    assert exchange(one, other) <= 5
     assert one.knows() == other.knows()
+
+
+@pytest.mark.contract("GSP-15")
+@pytest.mark.parametrize("count", [100, 1000, 3000])
+def test_what_a_difference_costs_hardly_grows_with_the_cluster(count: int) -> None:
+    """One endpoint differs: a few kilobytes, where all digests would be fifty bytes each."""
+    states = [history(number, 2) for number in range(10, 10 + count)]
+    one, other = Side(1, [s[2] for s in states]), Side(2, [s[2] for s in states])
+    other.endpoints.put(history(10, 5)[5])
+    sizes = messages(one, other)
+    assert len(sizes) <= 5
+    assert sum(sizes) < 1300 + 100 * count / 128
+    assert one.knows() == other.knows()
+
+
+def test_buckets_that_are_none_are_refused() -> None:
+    """Too short, out of range, of a wrong kind: a BadRow each, and nothing is answered."""
+    side = Side(1, [history(number, 0)[0] for number in range(10, 90)])
+    row = [node(10), 1, 1]
+    for told in ([b""], [b"x" * 1023], [[row], [128]], [[row], [-1]], [[row], None], [[], ["x"]]):
+        with pytest.raises(BadRow):
+            side.rounds.answer_syn([1, *told], NOW)
+    assert side.rounds.answer_syn([1, [], []], NOW) is None
 
 
 def test_what_exceeds_the_budget_follows_in_later_rounds() -> None:

@@ -1,8 +1,11 @@
 """A cluster that nobody disturbs: what it shows, and who can talk to whom."""
 
 import json
+import threading
+import time
 
 import pytest
+from dev_cluster import wait_until
 
 
 @pytest.mark.contract("OPS-1", "MESH-1")
@@ -106,3 +109,44 @@ def test_large_payloads_travel(cluster):
     """A payload larger than a frame is echoed unchanged by another node."""
     text = "x" * 700_000
     assert cluster.nodes[0].call("n3/1", "sys.echo", text, 10)["reply"] == text
+
+
+@pytest.mark.contract("GSP-14")
+def test_rtt_between_two_nodes(cluster):
+    """meshsvc rtt A B: what A measured to B, asked of any node; unknown names are told."""
+    n1 = cluster.nodes[0]
+    wait_until(lambda: n1.cli("rtt", "n2", "n3").returncode == 0, 10, "n2 measured n3")
+    row = json.loads(n1.cli("rtt", "n2", "n3", "-o", "json").stdout)
+    assert (row["a"], row["b"]) == ("n2", "n3")
+    assert 0 < row["rtt_ms"] < 1000
+    assert "n2 <-> n3: " in n1.cli("rtt", "n2", "n3").stdout
+    done = n1.cli("rtt", "n2", "nobody")
+    assert done.returncode == 1
+    assert "nobody" in done.stderr
+
+
+@pytest.mark.contract("VERB-8")
+def test_bulk_on_the_data_link_does_not_delay_the_control_link(cluster):
+    """While megabytes cross the data link, probes over the control link stay under 100 ms."""
+    n1 = cluster.nodes[0]
+    stop = threading.Event()
+    moved = []
+
+    def load():
+        while not stop.is_set():
+            reply = n1.call("n2/1", "sys.echo", "x" * 900_000, 10)
+            moved.append(len(reply["reply"]))
+
+    workers = [threading.Thread(target=load) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    try:
+        time.sleep(1.5)  # several rounds of probes
+        seen = [n1.call("n1/0", "gossip.rtt")["reply"].values() for _ in range(5)]
+    finally:
+        stop.set()
+        for worker in workers:
+            worker.join(30)
+    assert sum(moved) > 5_000_000
+    assert max(max(values) for values in seen) < 100
+    assert set(n1.statuses().values()) == {"alive"}

@@ -109,6 +109,20 @@ def test_a_save_that_fails_is_tried_again():
 
 
 @pytest.mark.contract("MESH-11")
+def test_a_failed_save_that_was_superseded_does_not_block_the_next():
+    """A mesh formed by hand, its save failed and a greater epoch seen: the next is saved."""
+    core = controller(names=())
+    core.start(0.0)
+    core.form(Epoch(5, 1), 0.0)
+    core.persist_failed(Epoch(5, 1), 0.0)
+    core.epoch_seen(Epoch(6, 1), 0.5)
+    core.tick(1.0)
+    core.take_events()
+    core.form(Epoch(7, 1), 2.0)
+    assert saves(core.take_events()) == [Epoch(7, 1)]
+
+
+@pytest.mark.contract("MESH-11")
 def test_only_the_first_configured_node_acts_by_itself():
     """Second in the list, or with an empty list: nothing happens without a hand."""
     for core in (controller(("n2", "n1")), controller(())):

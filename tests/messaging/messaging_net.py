@@ -27,7 +27,7 @@ class Shard:
         self.outbox = Sent.ACCEPTED
         self.address = ShardAddress(self.node, self.index)
 
-    def send_body(self, shard, body, lane):
+    def offer_body(self, shard, body, lane):
         return self.net.carry(self, self.net.shards.get((self.node, shard)), body)
 
     def link(self, node, link_class):

@@ -293,4 +293,4 @@ def test_a_node_moves_up_only():
 @pytest.mark.contract("MESH-2")
 def test_epochs_that_leave_only_rise_across_crashes():
     """Whatever fails or dies: no epoch twice with two rosters, none unsaved, none lower."""
-    run_state_machine_as_test(ControllerRules, settings=bounded(120))
+    run_state_machine_as_test(ControllerRules, settings=bounded(250))

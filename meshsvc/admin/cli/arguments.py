@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from meshsvc import __version__
-from meshsvc.admin.cli import configs, dev, exits, talking, verbs
+from meshsvc.admin.cli import configs, dev, exits, simulator, talking, verbs
 from meshsvc.admin.cli.client import DEFAULT_URL
 from meshsvc.admin.cli.output import FORMATS
 from meshsvc.admin.targets import FORMS
@@ -51,6 +51,7 @@ def build_parser() -> Parser:
     _add_showing(verbs_of)
     _add_talking(verbs_of)
     _add_config(verbs_of)
+    _add_sim(verbs_of)
     return parser
 
 
@@ -81,6 +82,9 @@ def _add_showing(to: _Verbs) -> None:
     form.add_argument("--epoch", required=True, metavar="T.A", help="term and attempt, as 3.1")
     to.add("shards", verbs.shards)
     to.add("plugins", verbs.plugins)
+    rtt = to.add("rtt", talking.rtt)
+    rtt.add_argument("a", metavar="A", help="the node that measures")
+    rtt.add_argument("b", metavar="B", help="the node it measures to")
     to.add("ready", verbs.ready)
     wait = to.add("wait", verbs.wait)
     wait.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS")
@@ -108,6 +112,21 @@ def _add_config(to: _Verbs) -> None:
             "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help=text
         )
     show.add_argument("--origin", action="store_true", help="where each value was set")
+
+
+def _add_sim(to: _Verbs) -> None:
+    sim = to.adding.add_parser("sim", help="Simulate whole clusters: faults, checks, replay.")
+    below = to.below(sim, required=True)
+    run, replay = below.add("run", simulator.run), below.add("replay", simulator.replay)
+    below.add("scenarios", simulator.scenarios)
+    run.add_argument("--seeds", type=_limit, default=20, metavar="N", help="how many (20)")
+    run.add_argument("--seed", type=int, default=0, metavar="K", help="the first of them (0)")
+    run.add_argument("--jobs", type=_limit, default=1, metavar="J", help="processes (1)")
+    replay.add_argument("seed", type=int, metavar="SEED")
+    replay.add_argument("--html", metavar="FILE", help="write a page to look at it as well")
+    for parser in (run, replay):
+        text = "a name from `meshsvc sim scenarios`, or a .toml file (swarm)"
+        parser.add_argument("--scenario", default="swarm", metavar="S", help=text)
 
 
 def _add_dev(to: _Verbs) -> None:

@@ -18,6 +18,9 @@ from meshsvc.admin.targets import parse_target
 EXTRA_S = 2.0
 """How much longer than the call itself its HTTP answer may take."""
 
+RTT_S = 2.0
+"""How long the first node may take to say what it measured."""
+
 _SHORT = 80
 """Characters of JSON that are shown on one line to people."""
 
@@ -39,6 +42,26 @@ def call(args: argparse.Namespace) -> int:
         return _show_answers(args.output, reply)
     print(_reply_text(args.output, reply))
     return exits.OK
+
+
+def rtt(args: argparse.Namespace) -> int:
+    """Print the round trip between two nodes, as the first of them measures it; 1 if unknown."""
+    client = AdminClient(args.admin)
+    ids = {row["name"]: row["id"] for row in client.get("/v1/members")}
+    for name in (args.a, args.b):
+        if name not in ids:
+            raise CliError(exits.UNHEALTHY, f"no member is called {name!r}: see `meshsvc members`")
+    body = {"target": f"{args.a}/0", "verb": "gossip.rtt", "payload": None, "timeout_s": RTT_S}
+    reply = client.post("/v1/call", body, RTT_S + EXTRA_S)["reply"]
+    measured = 0.0 if args.a == args.b else reply.get(ids[args.b])
+    row = {"a": args.a, "b": args.b, "rtt_ms": None if measured is None else round(measured, 3)}
+    if args.output != "table":
+        print(pretty(row) if args.output == "json" else line(row))
+    elif measured is None:
+        print(f"{args.a} has not measured a round trip to {args.b} yet")
+    else:
+        print(f"{args.a} <-> {args.b}: {measured:.3f} ms")
+    return exits.OK if measured is not None else exits.UNHEALTHY
 
 
 def events(args: argparse.Namespace) -> int:

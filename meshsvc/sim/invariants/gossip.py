@@ -9,10 +9,16 @@ from meshsvc.sim.invariants.base import Check, register
 
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
-    from meshsvc.sim.processes import SimShard
+    from meshsvc.sim.processes import SimNode, SimShard
 
 GHOST_S = 2.0
 """An echo that was answered may be told of this late: it waits in queues and on the way."""
+
+KNOWN_S = 15.0
+"""A killed process is known in 3 s, a powered-off one in 8; some more when few are left."""
+
+UP = ("running", "stopping")
+"""States of a node in which a process of it may answer an echo."""
 
 _TERMINAL = ("left", "removed")
 
@@ -104,7 +110,7 @@ class Story(Check):
         cluster = self.cluster
         for node in cluster.nodes:
             if node.node_id == member.node_id:
-                lives = node.generation == member.generation and bool(node.shards)
+                lives = node.generation == member.generation and node.state in UP
                 recently = cluster.ended_at.get((member.node_id, member.generation))
                 if not lives and (recently is None or cluster.time.now - recently > self._slack()):
                     self.fail(
@@ -117,18 +123,44 @@ class Story(Check):
 
 
 @register
+class TheDeadAreKnown(Check):
+    """Who ended is not alive to anybody for long, while nothing else is wrong (GSP-7)."""
+
+    section = "GOSSIP"
+
+    def every_second(self) -> None:
+        """Compare every view with who runs."""
+        cluster = self.cluster
+        now = cluster.time.now
+        for node in cluster.nodes:
+            if node.state in UP or now - node.until < KNOWN_S or not cluster.fine_for(KNOWN_S):
+                continue
+            for observer in cluster.nodes:
+                self._look(observer, node)
+
+    def _look(self, observer: SimNode, node: SimNode) -> None:
+        life = observer.zero
+        if life is None or life.zero is None or self.cluster.time.now - observer.since < KNOWN_S:
+            return
+        member = life.zero.gossip.membership.member(node.node_id)
+        if member is not None and member.alive:
+            words = f"{KNOWN_S:g} s after its end and the last fault"
+            self.fail(f"{life.life} has {node.name} as {member.status.value}, {words}")
+
+
+@register
 class NobodyIsFramed(Check):
-    """Without faults no healthy node convicts a healthy one (GSP-8)."""
+    """While the network is well, nobody convicts a node that is, however ill he is (GSP-8)."""
 
     section = "GOSSIP"
 
     def member_event(self, life: SimShard, event: Any) -> None:
         """A death while the weather is fine."""
-        if event.name != "dead" or not self.cluster.fine_for(10.0):
+        if event.name != "dead" or not self.cluster.network_fine_for(10.0):
             return
         member = event.member
         for node in self.cluster.nodes:
             if node.node_id == member.node_id and node.generation == member.generation:
                 up_s = self.cluster.time.now - node.since
-                if node.running and not node.paused and up_s > 10.0:
+                if node.running and node.well_for(10.0) and up_s > 10.0:
                     self.fail(f"{life.life} convicted {member.name}, which is well, without a fault")

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
     from meshsvc.sim.processes import SimNode, SimShard
 
+DEAD_LINK_S = 12.0
+"""Five seconds of silence are noticed within six; stalled packets may still come for some."""
+
 MAX_TIMERS = 400
 """Timers of one process at rest: a few per link, far below what a leak comes to."""
 
@@ -106,6 +109,35 @@ class OneLinkAPair(Check):
                 self.fail(
                     f"{life.life} and {other.life} deliver to each other under epochs"
                     f" {link.epoch} and {back.epoch}"
+                )
+
+
+@register
+class LinksAreReal(Check):
+    """A link does not outlive its peer by more than silence takes to notice (LINK-4, LINK-6)."""
+
+    section = "MESH"
+
+    def link_down(self, life: SimShard, link: Any, reason: str) -> None:
+        """Of two links of a pair one stays: nobody above notices the other."""
+        if reason == "duplicate":
+            self.fail(f"{life.life} lost its link to {link.peer.name} as a duplicate: of what?")
+
+    def every_second(self) -> None:
+        """Look at every link of every process that is well."""
+        for node in self.cluster.nodes:
+            if node.running and node.well_for(DEAD_LINK_S):
+                for life in node.shards.values():
+                    self._look(life)
+
+    def _look(self, life: SimShard) -> None:
+        now = self.cluster.time.now
+        for link in life.shard.links.links() if life.shard is not None else ():
+            ended = self.cluster.ended_at.get((link.peer.node_id, link.peer.incarnation))
+            if ended is not None and now - ended > DEAD_LINK_S:
+                self.fail(
+                    f"{life.life} has a link to {link.peer.name} generation"
+                    f" {link.peer.incarnation}, which ended {now - ended:.1f} s ago"
                 )
 
 

@@ -53,6 +53,18 @@ class NothingVanishes(Check):
 
     section = "SHARD"
 
+    def every_second(self) -> None:
+        """A bus whose processes live loses nothing on the way."""
+        for node in self.cluster.nodes:
+            for life in node.shards.values():
+                if life.shard is None:
+                    continue
+                for variant in ("main", "replies"):
+                    counters = life.shard.counters
+                    lost = counters.total("frame_drops_total", variant=variant, reason="lost")
+                    if lost:
+                        self.fail(f"{life.life} missed {lost:g} frames of the {variant} lane")
+
     def settled(self) -> None:
         """Compare both ends of each lane of each node."""
         for node in self.cluster.nodes:

@@ -37,6 +37,29 @@ class AsksEnd(Check):
 
 
 @register
+class LostWaysEndAsks(Check):
+    """An ask does not wait for a node that cannot be reached any more (VERB-2)."""
+
+    section = "VERB"
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._lost: dict[int, float] = {}
+
+    def every_second(self) -> None:
+        """Look for asks whose way is gone, twice in a row and a second apart."""
+        now, lost = self.cluster.time.now, {}
+        for ask in self.cluster.ledger.pending.values():
+            shard = ask.life.shard
+            if shard is None or ask.excused() or shard.post.reachable(*ask.way):
+                continue
+            lost[ask.token] = self._lost.get(ask.token, now)
+            if now - lost[ask.token] >= 1.0:
+                self.fail(f"the ask {ask} is pending, and there was no way to it for a second")
+        self._lost = lost
+
+
+@register
 class SumsMatch(Check):
     """Per verb, what was asked equals the sum of the outcomes (VERB-7)."""
 
