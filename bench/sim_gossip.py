@@ -27,7 +27,7 @@ TOTAL_S = 600.0
 COLUMNS = (
     *("nodes", "p50 s", "p99 s", "p50 rounds", "p99 rounds", "missed"),
     *("serf p99 s", "kill s", "power-off s", "idle B/s", "change B/s", "busiest B/s"),
-    *("virtual s", "wall s"),
+    *("virtual s", "cpu s", "wall s"),
 )
 
 
@@ -42,7 +42,7 @@ def row(found: Figures, loss: float) -> list[str]:
         f"{serf_model_s(found.nodes, 0.99, loss):.1f}",
         *deaths,
         *(f"{b:,.0f}" for b in (found.steady_bytes, found.change_bytes, found.most_bytes)),
-        *(f"{found.virtual_s:.0f}", f"{found.wall_s:.0f}"),
+        *(f"{found.virtual_s:.0f}", f"{found.cpu_s:.0f}", f"{found.wall_s:.0f}"),
     ]
 
 
@@ -52,7 +52,7 @@ def missed_goals(found: Figures) -> list[str]:
         wrong.append("dissemination")
     if max(found.steady_bytes, found.change_bytes) >= GOAL_BYTES:
         wrong.append("traffic")
-    if found.wall_s >= found.virtual_s and found.nodes == 1000:
+    if found.cpu_s >= found.virtual_s and found.nodes == 1000:
         wrong.append("speed of the simulation")
     if found.killed_s is None or found.unpowered_s is None or found.wrongly_dead:
         wrong.append("deaths")

@@ -8,7 +8,8 @@ probe at once, and counts as a confirmation only if that probe fails too.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import log, log10
+from heapq import heappop, heappush
+from math import inf, log, log10
 
 from meshsvc.gossip.health import LocalHealth
 from meshsvc.model import NodeId
@@ -25,6 +26,10 @@ for a moment, or its host gone, while a process that died has its links reset.""
 
 REPROBE_S = 0.25
 """A suspect is echoed this often: a link that came back clears it before it is convicted."""
+
+MANY = 20
+"""With more suspects each is echoed less often: when half of a large cluster is cut off, the
+other half must not drown in echoes."""
 
 ACCUSATION_TTL_S = 5.0
 """What was accused longer ago is another story."""
@@ -48,6 +53,7 @@ class Suspicion:
     next_probe: float = 0.0
     credit_s: float = 0.0
     silent: bool = False
+    queued: float = inf
 
     @property
     def deadline(self) -> float:
@@ -73,6 +79,9 @@ class Suspicions:
         self._health = health
         self._running: dict[NodeId, Suspicion] = {}
         self._accused: dict[tuple[NodeId, int], dict[NodeId, float]] = {}
+        # The entry of a suspicion that counts is that at ``queued``, never after its due time.
+        self._due: list[tuple[float, int, NodeId, Suspicion]] = []
+        self._entries = 0
 
     def start(
         self, node: NodeId, generation: int, members: int, now: float, *, silent: bool
@@ -89,15 +98,17 @@ class Suspicions:
         low = self._shortest_s * max(1.0, log10(max(members, 1))) * self._health.factor
         needed = max(0, min(CONFIRMATIONS, members - 2))
         accusers = set(self._fresh(node, generation, now))
-        self._running[node] = Suspicion(
-            generation, now, low, needed, accusers, next_probe=now + REPROBE_S, silent=silent
-        )
+        one = Suspicion(generation, now, low, needed, accusers, silent=silent)
+        self._running[node] = one
+        one.next_probe = now + self._pause_s()
+        self._sooner(node, one)
 
     def link_lost(self, node: NodeId) -> None:
         """The link to a suspect was reset."""
         running = self._running.get(node)
         if running is not None:
             running.silent = False
+            self._sooner(node, running)
 
     def accuse(self, node: NodeId, generation: int, accuser: NodeId, now: float) -> bool:
         """Somebody else suspects a node: True when that was not known and may matter."""
@@ -111,6 +122,7 @@ class Suspicions:
         running = self._running.get(node)
         if running is not None and running.generation == generation:
             running.accusers.add(accuser)
+            self._sooner(node, running)
         return len(recent) <= CONFIRMATIONS
 
     def _fresh(self, node: NodeId, generation: int, now: float) -> dict[NodeId, float]:
@@ -129,23 +141,47 @@ class Suspicions:
 
     def stalled(self, lag_s: float, now: float) -> None:
         """This node stood still: every suspect gets the time back, and a moment to refute."""
-        for one in self._running.values():
+        for node, one in self._running.items():
             one.credit_s += lag_s
             short = now + min(one.low_s, self._shortest_s) - one.deadline
             one.credit_s += max(0.0, short)
             one.next_probe = max(one.next_probe + lag_s, now + REPROBE_S)
+            self._queue(node, one)
 
     def take_due(self, now: float) -> tuple[list[NodeId], list[NodeId]]:
         """(suspects whose time ran out, suspects to be probed again)."""
         expired, again = [], []
-        for node, one in self._running.items():
+        while (due := self.deadline()) is not None and due <= now:
+            _, _, node, one = heappop(self._due)
             if one.deadline <= now:
                 expired.append(node)
-            elif one.next_probe <= now:
-                one.next_probe = now + REPROBE_S
+            else:
+                one.next_probe = now + self._pause_s()
+                self._queue(node, one)
                 again.append(node)
         return expired, again
 
     def deadline(self) -> float | None:
         """When ``take_due`` has something next."""
-        return min((one.due for one in self._running.values()), default=None)
+        while self._due:
+            at, _, node, one = self._due[0]
+            current = self._running.get(node) is one and one.queued == at
+            if current and one.due <= at:
+                return at
+            heappop(self._due)
+            if current:
+                self._queue(node, one)
+        return None
+
+    def _sooner(self, node: NodeId, one: Suspicion) -> None:
+        """A suspicion may be due earlier than its entry says."""
+        if one.due < one.queued:
+            self._queue(node, one)
+
+    def _queue(self, node: NodeId, one: Suspicion) -> None:
+        self._entries += 1
+        one.queued = one.due
+        heappush(self._due, (one.queued, self._entries, node, one))
+
+    def _pause_s(self) -> float:
+        return REPROBE_S * max(1.0, len(self._running) / MANY)

@@ -208,6 +208,7 @@ class MeshService(Service):
         self._asks: dict[tuple[NodeId, Epoch], Deferred[Any]] = {}
         self._waiters: list[tuple[Epoch, Deferred[Roster]]] = []
         self._draining = False
+        self._unsaved = False
         data_links.add_observer(self._epoch_event)
 
     def startService(self) -> None:
@@ -325,11 +326,18 @@ class MeshService(Service):
 
     def _save(self, epoch: Epoch) -> None:
         def failed(failure: Failure) -> None:
-            self.log.failure("epoch {epoch} could not be saved", failure=failure, epoch=epoch)
+            if not self._unsaved:  # once: a full disk stays full for many tries
+                text = "epoch {epoch} could not be saved; until it is, no mesh forms"
+                self.log.failure(text, failure=failure, epoch=epoch)
+            self._unsaved = True
             self._controller.persist_failed(epoch, self._now())
 
+        def saved(_: object) -> None:
+            self._unsaved = False
+            self._controller.persisted(epoch, self._now())
+
         saving = maybeDeferred(self._persist, epoch)
-        saving.addCallback(lambda _: self._controller.persisted(epoch, self._now()))
+        saving.addCallback(saved)
         saving.addErrback(failed)
         saving.addCallback(lambda _: self._drain())
 

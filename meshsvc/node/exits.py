@@ -15,6 +15,7 @@ from collections.abc import Callable
 OK = 0
 CUT_SHORT = 1
 """A second signal ended the node before its shards had drained."""
+USAGE = 64
 UNAVAILABLE = 69
 SOFTWARE = 70
 CANNOT_CREATE = 73

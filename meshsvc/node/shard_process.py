@@ -24,6 +24,7 @@ from meshsvc.errors import StartError
 from meshsvc.node import signals
 from meshsvc.node.boot import BOOT_FD, CONTROL_FD, HANDOFF_FD, Boot
 from meshsvc.node.channel import ShardChannel
+from meshsvc.node.exits import USAGE
 
 Factory = Callable[[Boot, ShardChannel, Any], IService]
 """``build_shard(boot, channel, reactor)``: the service that a shard runs."""
@@ -42,9 +43,17 @@ _PR_SET_PDEATHSIG = 1
 
 
 def read_boot() -> Boot:
-    """The ``Boot`` this process was started with; its descriptors go to no other process."""
-    with open(BOOT_FD, "rb") as file:
-        boot = Boot.from_json(file.read())
+    """The ``Boot`` this process was started with; its descriptors go to no other process.
+
+    Raises:
+        StartError: when the process was not started by a supervisor.
+    """
+    try:
+        with open(BOOT_FD, "rb") as file:
+            boot = Boot.from_json(file.read())
+    except OSError as error:
+        text = "only a supervisor starts a shard: twistd -n meshsvc run --config FILE"
+        raise StartError(text, USAGE) from error
     for fd in (CONTROL_FD, HANDOFF_FD):
         os.set_inheritable(fd, False)
     return boot
@@ -149,7 +158,7 @@ def build_shard_process(reactor: Any, factory: str) -> IService:
 
     Raises:
         SystemExit: when the supervisor is gone already.
-        OSError: when the process was not started by a supervisor.
+        StartError: when the process was not started by a supervisor.
     """
     signals.leave_to_supervisor()
     boot = read_boot()

@@ -8,8 +8,10 @@ reactor, which must not be used before a fork.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Mapping
@@ -22,8 +24,12 @@ from meshsvc.node.boot import Boot
 from meshsvc.node.config import Config, load
 from meshsvc.node.ports import AT_ONCE, address_of, bind, listen
 from meshsvc.shards.cpus import allocate, cgroup_quota, parse_allocation
-from meshsvc.storage.files import RealFileSystem
+from meshsvc.shards.service import socket_path
+from meshsvc.storage.files import Locked, RealFileSystem
 from meshsvc.storage.identity import Identity, open_identity
+
+RUN_LOCK = "run.lock"
+"""Two nodes in one run directory would take each other's sockets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,7 @@ def prepare(path: str, env: Mapping[str, str], overrides: Mapping[str, object]) 
     """
     config, cpus = _configured(path, env, overrides)
     node = config.node
+    socket_path(node.run_dir, len(cpus) - 1)  # too long a path would fail in every shard
     identity = open_identity(
         RealFileSystem(), node.data_dir, node.name, node.cluster, time.time(), _mint
     )
@@ -105,9 +112,17 @@ def _configured(
 
 
 def _make_run_dir(path: str) -> None:
+    """Make the run directory, private, and lock it for as long as this process lives."""
+    fs = RealFileSystem()
     try:
-        RealFileSystem().make_dir(path)
+        fs.make_dir(path)
+        if os.stat(path).st_mode & stat.S_IWOTH:  # such as /tmp: it has to stay as it is
+            raise PermissionError(errno.EPERM, "everybody may write to it")
         os.chmod(path, 0o700)  # its sockets speak for the node: nobody else may connect
+        fs.lock(os.path.join(path, RUN_LOCK))
+    except Locked:
+        text = f"the run directory {path} is another running node's: set another node.run_dir"
+        raise StartError(text, exits.RETRY) from None
     except OSError as error:
         raise StartError(
             f"the run directory {path} cannot be used: {error}: set another node.run_dir",

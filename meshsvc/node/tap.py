@@ -71,15 +71,15 @@ def makeService(options: Any) -> IService:
     from twisted.internet import reactor  # noqa: PLC0415
 
     chosen = options.subOptions
-    if options.subCommand == "shard":
-        from meshsvc.node.shard_process import build_shard_process  # noqa: PLC0415
-
-        return build_shard_process(reactor, chosen["shard-factory"])
-
-    from meshsvc.node.run import build_supervisor  # noqa: PLC0415
-
-    daemon = not options.parent["nodaemon"]
     try:
+        if options.subCommand == "shard":
+            from meshsvc.node.shard_process import build_shard_process  # noqa: PLC0415
+
+            return build_shard_process(reactor, chosen["shard-factory"])
+
+        from meshsvc.node.run import build_supervisor  # noqa: PLC0415
+
+        daemon = not options.parent["nodaemon"]
         return build_supervisor(
             reactor, chosen["config"], chosen["set"], chosen["shard-factory"], daemon
         )

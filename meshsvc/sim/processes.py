@@ -13,7 +13,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from meshsvc.errors import StartError, WireError
@@ -36,10 +37,15 @@ from meshsvc.sim.weather import LOCAL_S
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
 
+log = Logger()
+
 PEER_PORT = 7700
 
 SPAWN_S = (0.15, 0.4)
 """A shard process needs this long to import and start."""
+
+DRAIN_S = 30.0
+"""How long a node may take to stop, as ``[shards] drain`` says."""
 
 STRANGER_S = 5.0
 """How long an accepted connection may take to say for whom it is, as in the supervisor."""
@@ -56,7 +62,12 @@ class SimChannel:
         self.silent = 0
         self.lag_ms = 0.0
         self.takers: dict[str, Callable[[Any], object]] = {}
+        self.drain: Callable[[float], object] = lambda budget_s: None
         self._node = node
+
+    def on_drain(self, callback: Callable[[float], object]) -> None:
+        """It wants to be told when the node stops."""
+        self.drain = callback
 
     def ready(self, warnings: Any = ()) -> None:
         """The shard serves."""
@@ -97,8 +108,20 @@ class SimShard:
         """This life, for the log."""
         return f"{self.node.name}/{self.index}#{self.incarnation}"
 
+    def drain(self) -> None:
+        """The supervisor says that the node stops: finish, stop the services, end."""
+        drained = maybeDeferred(self.channel.drain, DRAIN_S)
+        drained.addTimeout(DRAIN_S, self.reactor)
+        drained.addErrback(lambda failure: None)
+        if self.shard is not None:
+            drained.addCallback(lambda _: self.shard.stopService())  # type: ignore[union-attr]
+        drained.addCallback(lambda _: self.node.shard_stopped(self))
+        drained.addErrback(lambda failure: log.failure("a shard did not stop", failure))
+
     def _run(self) -> None:
         node = self.node
+        if node.state != "running":
+            return
         boot = node.boot(self.index, self.incarnation)
         surroundings = Surroundings(
             rng=Random(node.rng.getrandbits(64)),
@@ -204,17 +227,10 @@ class SimNode:
             return
         self.state = "stopping"
         self.cluster.note(self.name, "stop", "")
-        shards = [life.shard for life in self.shards.values() if life.shard is not None]
-        drained = DeferredList([maybeDeferred(shard.stopService) for shard in shards])
         assert self._supervisor is not None
-        limit = self._supervisor.callLater(30.0, self._end, "budget spent")
-
-        def done(_: object) -> None:
-            if limit.active():
-                limit.cancel()
-                self._end("stopped")
-
-        drained.addCallback(done)
+        self._supervisor.callLater(DRAIN_S, self._end, "budget spent")
+        for life in list(self.shards.values()):
+            life.reactor.post(LOCAL_S, life.drain)
 
     def crash(self) -> None:
         """kill -9 of all its processes; the kernel, and the disk, know what they knew."""
@@ -351,6 +367,14 @@ class SimNode:
             self.ended(f"exit 70: shard {life.index} ended too often")
         else:
             self._supervisor.callLater(pause, self._spawn, life.index)
+
+    def shard_stopped(self, life: SimShard) -> None:
+        """A shard has stopped all its services: its process ends."""
+        life.reactor.end()
+        self.shards.pop(life.index, None)
+        self.cluster.shard_ended(life)
+        if not self.shards:
+            self._end("stopped")
 
     def _end(self, note: str) -> None:
         if self.state in ("down", "off"):

@@ -116,15 +116,20 @@ class Run:
             cluster.violated("LIVENESS", f"not converged {limit:g} s after faults stopped: {why}")
             return
         cluster.note("", "converged", f"after {self.converged_s:.2f} s")
+        cluster.run(REST_S)
+        if not cluster.time.halted:
+            self._at_rest()
+
+    def _at_rest(self) -> None:
+        cluster = self.cluster
+        why = cluster.difference()
+        if why:
+            cluster.violated("LIVENESS", f"it converged and did not stay so: {why}")
+            return
+        cluster.settled()
         wrong = everyone_asks(cluster)
         if wrong and not cluster.time.halted:
             cluster.violated("LIVENESS", f"all see each other, but {wrong}")
-        cluster.run(REST_S)
-        why = cluster.difference()
-        if why and not cluster.time.halted:
-            cluster.violated("LIVENESS", f"it converged and did not stay so: {why}")
-        elif not cluster.time.halted:
-            cluster.settled()
 
     def _result(self) -> Result:
         cluster = self.cluster

@@ -85,6 +85,23 @@ def test_status_is_unhealthy_when_not_ready(cli, fake):
     assert re.search(r"ready +no\nreasons +shard 1", out)
 
 
+def test_status_tells_the_alive_from_the_known(cli, fake):
+    """People are told how many are alive; programs get both numbers as they are."""
+    row = {"name": "n1", "ready": True, "members": 5, "members_alive": 3}
+    fake.answers["GET", "/v1/status"] = (200, row)
+    assert re.search(r"members +3 alive of 5\n", cli("status")[1])
+    assert json.loads(cli("status", "-o", "json")[1]) == row
+
+
+def test_a_closed_output_is_no_fault(fake):
+    """`meshsvc members >&-` prints nowhere and is fine; no socket is left open either."""
+    fake.answers["GET", "/v1/members"] = (200, MEMBERS)
+    python = [sys.executable, "-W", "error", "-m", "meshsvc.admin.cli.main"]
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", *python, "--admin", fake.url, "members"]
+    ended = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_ready_reads_a_503(cli, fake):
     """Not ready is an answer, not an error."""
     fake.answers["GET", "/readyz"] = (503, {"ready": False, "reasons": ["no epoch"]})

@@ -210,6 +210,9 @@ def test_a_save_that_fails_is_logged_and_tried_again(rig, logged_errors):
     assert len(logged_errors.flush(OSError)) == 1
     one.clock.advance(1)
     assert [str(epoch) for epoch, _ in one.saves] == ["1.1"]
+    one.saves.pop()[1].errback(OSError("disk"))
+    assert logged_errors.flush(OSError) == []
+    one.clock.advance(1)
     assert one.messaging.asks == []
 
 

@@ -186,6 +186,57 @@ def test_daemon_reports_a_failed_start(make_node):
     assert not pid_file.exists()
 
 
+def use_run_dir(node, path):
+    """Give a node another run directory."""
+    text = node.config.read_text()
+    node.config.write_text(text.replace("[node]\n", f'[node]\nrun_dir = "{path}"\n', 1))
+
+
+@pytest.mark.contract("SHD-2")
+def test_daemon_reports_a_run_directory_with_too_long_a_path(make_node):
+    """What would fail in every shard is found before the fork, while the caller looks."""
+    node = make_node()
+    pid_file = node.base / "pid"
+    use_run_dir(node, node.base / ("x" * 108))
+    ended = node.run("--pidfile", str(pid_file))
+    assert ended.returncode == 78, ended.stderr
+    assert "set run_dir to a shorter one" in ended.stderr
+    assert not pid_file.exists()
+
+
+@pytest.mark.contract("SHD-2")
+def test_a_run_directory_belongs_to_one_node(make_node, tmp_path):
+    """Two nodes with one run directory would take each other's sockets: the second is refused."""
+    first, second = make_node(), make_node()
+    for node in (first, second):
+        use_run_dir(node, tmp_path / "run")
+    first.start()
+    ended = second.run("-n", "--pidfile=")
+    assert ended.returncode == 75, ended.stderr
+    assert "is another running node's: set another node.run_dir" in ended.stderr
+
+
+def test_a_run_directory_that_everybody_may_write_to_is_left_alone(make_node, tmp_path):
+    """/tmp is no run directory: it is refused, and its mode stays."""
+    node = make_node()
+    public = tmp_path / "public"
+    public.mkdir()
+    public.chmod(0o1777)
+    use_run_dir(node, public)
+    ended = node.run("-n", "--pidfile=")
+    assert (ended.returncode, "set another node.run_dir" in ended.stderr) == (73, True)
+    assert public.stat().st_mode & 0o7777 == 0o1777
+
+
+def test_a_shard_started_by_hand_says_who_starts_it():
+    """The subcommand is the supervisor's; a person is told what to run, without a traceback."""
+    command = [*TWISTD, "-n", "--pidfile=", "meshsvc", "shard"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 64
+    assert "twistd -n meshsvc run --config FILE" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_daemon_runs_and_stops(make_node):
     """Without -n the node leaves its terminal, holds its lock, logs, and stops on SIGTERM."""
     node = make_node()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -68,6 +69,11 @@ class AdminClient:
             raise CliError(exits.USAGE, text)
         self._at = (host, port)
         self._connection: http.client.HTTPConnection | None = None
+
+    def __del__(self) -> None:
+        """The verbs ask once and forget it: close what is kept, as sockets should be."""
+        with suppress(AttributeError):  # made with an address that is none
+            self.close()
 
     def get(self, path: str, accept: tuple[int, ...] = (200,)) -> Any:
         """The JSON of a path; ``accept`` lists the statuses that carry one.

@@ -20,7 +20,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(given[1:])
     try:
         code = _verb(given)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # the shell can have closed it
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return exits.OK  # how one ends what follows events
     except Exception as error:

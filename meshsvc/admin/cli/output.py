@@ -83,4 +83,5 @@ def pretty(value: object) -> str:
 
 
 def _wide() -> bool:
-    return (sys.stdout.encoding or "").lower().startswith("utf")
+    # Python has no stdout when the shell closed it: what is printed goes nowhere then.
+    return (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")

@@ -27,7 +27,10 @@ FORM_TIMEOUT_S = 35.0
 def status(args: argparse.Namespace) -> int:
     """Print the node in one row; 1 when it is not ready."""
     row = AdminClient(args.admin).get("/v1/status")
-    show_row(args.output, row, STATUS)
+    shown = row
+    if args.output == "table" and "members_alive" in row:  # the dead are members as well
+        shown = row | {"members": f"{row['members_alive']} alive of {row.get('members')}"}
+    show_row(args.output, shown, STATUS)
     return exits.OK if row.get("ready", True) else exits.UNHEALTHY
 
 

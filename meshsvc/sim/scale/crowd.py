@@ -3,9 +3,10 @@
 Left out, so that ten minutes of a thousand nodes fit into as many minutes of one core:
 services, messaging and links. Every two nodes that run have a link; one of a killed process
 is reset at once, one of a host without power is noticed to be silent after a while. Messages
-between two nodes may overtake each other, which real links do not allow, and a lost one is
-lost for good. The cluster starts out formed: each core is handed all states, and only its
-first echoes are answered out of turn.
+between two nodes may overtake each other, and a lost one is lost for good: links allow
+neither, so that is harder than the truth. An echo that is lost comes late, as over TCP. The
+cluster starts out formed: each core is handed all states, and only its first echoes are
+answered out of turn.
 
 One ``random.Random`` serves cores and network, so a run is a function of its seed.
 """
@@ -38,6 +39,9 @@ VIA_PAYLOAD_BYTES = 44
 
 SILENT_S = 5.0
 """Until a link gives up a peer from which nothing comes, as ``link/keepalive.py`` does."""
+
+RESEND_S = 0.2
+"""After which TCP sends again what was lost; it doubles each time."""
 
 _ELSEWHERE = Address("0.0.0.0", 1)
 
@@ -125,7 +129,7 @@ class Crowd:
             core.receive(self.nodes[0].id, ACK, [[], []], began)
             for effect in core.take_events():
                 if type(effect) is Echo:
-                    trip = self._delay() + self._delay()
+                    trip = self._trip()
                     last = max(last, trip)
                     target = self._by_id[effect.node]
                     core.echo_done(effect.token, int(target.info.incarnation), began + trip)
@@ -154,6 +158,15 @@ class Crowd:
 
     def _lost(self) -> bool:
         return bool(self.weather.loss) and self.rng.random() < self.weather.loss
+
+    def _trip(self) -> float:
+        """There and back, with what is sent again on the way."""
+        trip = self._delay() + self._delay()
+        again = RESEND_S
+        while self._lost() or self._lost():
+            trip += again
+            again *= 2
+        return trip
 
     # --- what happens to nodes -----------------------------------------------------------
 
@@ -252,7 +265,10 @@ class Crowd:
     def _echo_via(self, node: Node, echo: EchoVia) -> None:
         helper, target = self._by_id[echo.helper], self._by_id[echo.target]
         self._count(node, ECHO_VIA, ask_bytes(ECHO_VIA, VIA_PAYLOAD_BYTES))
-        if not helper.up or self._lost() or self._lost():
+        if helper.reset:
+            self._later(self._delay(), self._echoed, node, echo.token, None)
+            return
+        if not helper.up:
             self._later(echo.timeout_s, self._echoed, node, echo.token, None)
             return
         answer, delay = NO, 0.0
@@ -261,20 +277,20 @@ class Crowd:
             found, delay = self._answer(target, echo.timeout_s * HELPER_SHARE)
             answer = NO if found is None else found
         self._count(helper, ECHO_VIA, reply_bytes())
-        delay = min(echo.timeout_s, delay + self._delay() + self._delay())
-        self._later(delay, self._echoed, node, echo.token, answer)
+        delay += self._trip()
+        late = delay > echo.timeout_s
+        delay = min(delay, echo.timeout_s)
+        self._later(delay, self._echoed, node, echo.token, None if late else answer)
 
     def _answer(self, target: Node, timeout_s: float) -> tuple[int | None, float]:
         """What an echo comes to, and after how long; a link that is reset ends it at once."""
-        delay = self._delay() + self._delay()
+        delay = self._trip()
         if target.reset:
-            return None, delay
-        if not target.up or self._lost():
+            return None, min(delay, timeout_s)
+        if not target.up:
             return None, timeout_s
         self._count(target, ECHO, reply_bytes())
-        if self._lost():
-            return None, timeout_s
-        return target.core.answer_echo(), delay
+        return (target.core.answer_echo(), delay) if delay <= timeout_s else (None, timeout_s)
 
     def _echoed(self, node: Node, token: int, answer: int | None) -> None:
         if node.up:

@@ -1,0 +1,73 @@
+"""Bugs on the bus between the shards of a node."""
+
+from __future__ import annotations
+
+from planting import bug, swap
+
+from meshsvc.counters import Counters
+from meshsvc.model import Sent
+from meshsvc.shards.bus import BusPeer, Siblings, Stream
+from meshsvc.wire.messages import BusFrame
+from meshsvc.wire.registry import Role, decode_message
+
+
+@bug(rules="bus")
+def a_frame_of_another_life_is_accepted():
+    """The incarnations of a frame are not compared (SHD-4)."""
+
+    def accept(self, body):
+        frame = decode_message(body, Role.SHARD)
+        if isinstance(frame, BusFrame) and frame.seq > self.received:
+            self.received = frame.seq
+            return frame.body
+        return right(self, body)
+
+    with swap(Stream, "accept", accept) as right:
+        yield
+
+
+@bug(scenario="shard-churn", section="", rules="bus")
+def an_earlier_life_of_a_sibling_takes_over():
+    """A hello is admitted whatever life it is of (SHD-4)."""
+
+    def admit(self, hello):
+        peer = self._peers.get(hello.shard)
+        if peer is None or hello.incarnation != peer.incarnation:
+            if peer is not None:
+                self._part(peer)
+            peer = self._peers[hello.shard] = BusPeer(self._me, hello, self._counters)
+        return peer
+
+    with swap(Siblings, "_admit", admit):
+        yield
+
+
+@bug(rules="bus")
+def a_drop_is_not_counted():
+    """A send to a sibling that is not there is answered, and not counted (SHD-10)."""
+
+    def send(self, shard, body, lane):
+        peer = self._peers.get(shard)
+        if peer is None or not peer.up:
+            return Sent.DISCONNECTED
+        return right(self, shard, body, lane)
+
+    with swap(Siblings, "send", send) as right:
+        yield
+
+
+@bug(scenario="shard-churn", section="SHARD", rules="bus")
+def frames_vanish_unseen():
+    """A number is used and nothing sent under it, and the other side does not count it."""
+
+    def send(self, body, carrier):
+        if self.sent % 7 == 6:
+            self.sent += 1
+            return Sent.ACCEPTED
+        return right(self, body, carrier)
+
+    with swap(Stream, "send", send) as right:
+        yield
+
+
+assert Counters

@@ -1,0 +1,121 @@
+"""Bugs in epochs, their controller, and the links that carry them."""
+
+from __future__ import annotations
+
+from planting import bug, swap
+
+from meshsvc.link import admission, pairing
+from meshsvc.link.gate import EpochGate
+from meshsvc.mesh.controller import StaticController
+from meshsvc.mesh.delivery import Delivery
+from meshsvc.mesh.epoch import Answer, NodeEpoch
+from meshsvc.messaging.protocol import Inbox
+from meshsvc.model import NO_EPOCH
+from meshsvc.storage.counter import EpochStore
+
+
+@bug(scenario="late-create", section="MESH", rules="epoch")
+def a_lower_epoch_is_accepted():
+    """Whatever is offered and lists this life is adopted (MESH-2)."""
+
+    def offer(self, roster):
+        me = roster.get(self._me)
+        if me is None or me.incarnation != self._incarnation:
+            return Answer(False, self.greatest, "not-in-roster: no")
+        if roster != self.roster:
+            self._machine.adopt(roster)
+        return Answer(True, self.epoch, "")
+
+    with swap(NodeEpoch, "offer", offer):
+        yield
+
+
+@bug(rules="epoch")
+def another_roster_of_the_same_epoch_is_accepted():
+    """No controller of ours sends one, so only the model can tell (MESH-4)."""
+
+    def offer(self, roster):
+        if roster.epoch != self.epoch:
+            return right(self, roster)
+        if roster != self.roster:
+            self._machine.adopt(roster)
+        return Answer(True, self.epoch, "")
+
+    with swap(NodeEpoch, "offer", offer) as right:
+        yield
+
+
+@bug(scenario="mass-restart", section="MESH")
+def the_controller_forgets_its_epoch_at_a_restart():
+    """What was minted is not on the disk, so it is minted again (MESH-2)."""
+    with swap(EpochStore, "load", lambda self: NO_EPOCH):
+        yield
+
+
+@bug(scenario="power-cuts", section="MESH", rules="controller")
+def an_epoch_is_sent_before_it_is_durable():
+    """The CreateMesh does not wait for the disk (MESH-2)."""
+
+    def save(self):
+        right(self)
+        if self._saving is not None:
+            self._saving = None
+            self._delivery.start(self._mesh, self._minted_at)
+
+    with swap(StaticController, "_save", save) as right:
+        yield
+
+
+@bug(scenario="swarm", section="")
+def a_restart_is_no_reason_for_a_new_epoch():
+    """The controller compares ids and not lives (MESH-8)."""
+
+    def same(self, roster):
+        return {n.node_id for n in roster.members} == {n.node_id for n in self._wanted}
+
+    with swap(StaticController, "_same", same):
+        yield
+
+
+@bug(scenario="swarm", section="LIVENESS", rules="controller")
+def a_create_mesh_that_failed_is_not_sent_again():
+    """A lost wake-up: the failed send is never due again (MESH-8)."""
+
+    def failed(self, node, now):
+        right(self, node, now)
+        if node in self._sends:
+            self._sends[node].at = None
+
+    with swap(Delivery, "failed", failed) as right:
+        yield
+
+
+@bug(scenario="swarm", section="", rules="handshake")
+def a_frame_of_another_epoch_is_delivered():
+    """The gate of the link and the check behind it both let it through (MESH-9)."""
+    with (
+        swap(EpochGate, "objection", lambda self, envelope: None),
+        swap(Inbox, "_other_epoch", lambda self, envelope, theirs: None),
+    ):
+        yield
+
+
+@bug(scenario="swarm", section="")
+def the_two_ends_keep_different_links():
+    """Of two links of a pair each end keeps the one that came up last there (LINK-6)."""
+
+    def last(self, links):
+        for link in links:
+            link.proven = True
+        return links[-1]
+
+    with swap(pairing.Pairing, "_best", last):
+        yield
+
+
+@bug(rules="handshake")
+def a_stranger_of_another_cluster_is_let_in():
+    """The cluster's name is not compared (LINK-2, MESH-6)."""
+    checks = tuple(check for check in admission._IDENTITY if check is not admission._cluster)
+    with swap(admission, "_IDENTITY", checks):
+        yield

@@ -1,0 +1,80 @@
+"""What a planted bug is, how it is planted, and how one looks for it.
+
+A bug is a context manager that puts one wrong thing into the product for as long as it is
+open. ``hunt`` runs seeds of its scenario until an invariant breaks; where no scenario can
+bring about what it needs, a rule machine is run against it instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from meshsvc.sim.runner import run_seed
+
+Plant = Callable[[], AbstractContextManager[None]]
+
+SCENARIOS = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Bug:
+    """``scenario`` is searched for ``seeds`` at most; ``rules`` names a rule machine's test."""
+
+    name: str
+    plant: Plant
+    scenario: str = ""
+    section: str = ""
+    rules: str = ""
+    seeds: int = 20
+
+
+BUGS: list[Bug] = []
+
+
+def bug(**options: Any) -> Callable[[Callable[[], Iterator[None]]], Plant]:
+    """Register a generator function as a bug; its name is the bug's."""
+
+    def add(function: Callable[[], Iterator[None]]) -> Plant:
+        plant = contextmanager(function)
+        BUGS.append(Bug(function.__name__, plant, **options))
+        return plant
+
+    return add
+
+
+@contextmanager
+def swap(owner: Any, name: str, value: Any) -> Iterator[Any]:
+    """Another value for one attribute (or one key of a dict); yields the right one."""
+    if isinstance(owner, dict):
+        right = owner[name]
+        owner[name] = value
+        try:
+            yield right
+        finally:
+            owner[name] = right
+        return
+    right = vars(owner)[name]
+    setattr(owner, name, value)
+    try:
+        yield right
+    finally:
+        setattr(owner, name, right)
+
+
+def where(scenario: str) -> str:
+    """A scenario by name: one that lies beside this module, or one of meshsvc's."""
+    own = SCENARIOS / f"{scenario}.toml"
+    return str(own) if own.exists() else scenario
+
+
+def hunt(scenario: str, first: int, most: int) -> tuple[int, str]:
+    """How many seeds from ``first`` on it took, and the violation; (0, "") for none."""
+    for number in range(most):
+        result = run_seed(where(scenario), first + number)
+        if not result.ok:
+            return number + 1, str(result.violation)
+    return 0, ""

@@ -1,0 +1,84 @@
+"""Bugs in asks and tells, and in what wakes those who wait."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from planting import bug, swap
+
+from meshsvc.messaging.calls import CallTable
+from meshsvc.messaging.items import join
+from meshsvc.messaging.lanes import Lane
+from meshsvc.messaging.protocol import Inbox
+from meshsvc.messaging.service import Messaging
+from meshsvc.retry import Retry
+
+
+@bug(scenario="swarm", section="VERB", rules="calls")
+def asks_do_not_end_with_the_way():
+    """A lost link, shard or epoch is not told to those who wait (VERB-2)."""
+    with swap(Messaging, "_lanes_closed", lambda self, lanes, why: None):
+        yield
+
+
+@bug(scenario="swarm", section="VERB", rules="calls")
+def asks_do_not_time_out():
+    """Deadlines pass and nobody looks (VERB-2)."""
+    with (
+        swap(CallTable, "expire", lambda self, now: []),
+        swap(CallTable, "deadline", lambda self: None),
+    ):
+        yield
+
+
+@bug(scenario="swarm", section="VERB", rules="calls")
+def a_reply_to_another_life_is_delivered():
+    """The life that asked is gone; its next one is given the answer (VERB-2)."""
+
+    def deliver(self, envelope):
+        if envelope.target_incarnation:
+            envelope = replace(envelope, target_incarnation=self._post.me.incarnation)
+        right(self, envelope)
+
+    with swap(Inbox, "deliver", deliver) as right:
+        yield
+
+
+@bug(scenario="swarm", section="VERB", rules="calls")
+def a_lane_is_not_fifo():
+    """A batch leaves in the reverse of its order (VERB-4)."""
+
+    def next_body(self):
+        body, count = right(self)
+        return (join(list(self.items)[count - 1 :: -1]), count) if count > 1 else (body, count)
+
+    with swap(Lane, "next_body", next_body) as right:
+        yield
+
+
+@bug(scenario="swarm", section="VERB", rules="calls")
+def an_ask_that_is_cancelled_is_not_forgotten():
+    """A late answer ends it a second time: the table keeps what was cancelled (VERB-2)."""
+
+    def cancelled(self, call_id):
+        call = self._calls.get(call_id)
+        if call is not None:
+            self._withdraw(call)
+
+    with swap(Messaging, "_cancelled", cancelled):
+        yield
+
+
+@bug(scenario="swarm", section="", rules="retry")
+def a_retry_misses_its_wake_up():
+    """A tick at the very moment a wait is over takes the wait away and does not run."""
+
+    def tick(self, now):
+        exact = self._core.due_at == now
+        if exact:
+            self._core.due_at = None
+            return False
+        return right(self, now)
+
+    with swap(Retry, "tick", tick) as right:
+        yield
