@@ -91,6 +91,7 @@ class Inbox:
         self._assembly = items.Assembly()
         self._ahead: list[Envelope] = []
         self._cancelling = False
+        self.leaving = False
         self._running: dict[tuple[ShardAddress, int, int], Deferred[Any]] = {}
 
     def deliver(self, envelope: Envelope) -> None:
@@ -235,7 +236,10 @@ class Inbox:
         if registration is None:
             self._stats.unknown.value += 1
             me = self._post.me
-            error: CallError = UnknownVerb(f"shard {me.node[:8]}/{me.shard} has no verb {verb!r}")
+            text = f"shard {me.node[:8]}/{me.shard} has no verb {verb!r}"
+            error: CallError = UnknownVerb(text)
+            if self.leaving:  # its application is stopped before its links are
+                error = Disconnected(f"{text} any more: it is stopping")
         elif len(self._running) >= MAX_RUNNING:
             error = Overloaded(f"{MAX_RUNNING} calls are running in the target shard")
         elif remaining_ms <= 0:

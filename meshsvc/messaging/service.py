@@ -319,6 +319,10 @@ class Messaging(Service):
         """Asks under way: those this shard runs, and those it waits for."""
         return self._inbox.running + len(self._calls)
 
+    def leave(self) -> None:
+        """This shard stops: who asks for a verb that is gone by now had better ask elsewhere."""
+        self._inbox.leaving = True
+
     def stopService(self) -> None:
         """Fail every pending ask, and report verbs that were left registered."""
         super().stopService()  # type: ignore[no-untyped-call]

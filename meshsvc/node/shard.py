@@ -179,6 +179,7 @@ class Shard(MultiService):
         self.running = False
         if self._beating is not None and self._beating.active():
             self._beating.cancel()
+        self.messaging.leave()
         for service in (self.applications, *reversed(self._order())):
             try:
                 yield service.stopService()

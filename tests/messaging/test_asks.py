@@ -259,6 +259,18 @@ def test_unregister_waits_for_running_calls(net, pair):
     assert first == [("ok", "end")]
 
 
+@pytest.mark.contract("VERB-2", "VERB-5")
+def test_a_verb_gone_because_its_shard_stops_can_be_asked_for_again(net, pair):
+    """Applications stop before links do: a caller hears Disconnected, which a retry can heal."""
+    a, b = pair
+    b.messaging.register("t.gone", print)
+    b.messaging.leave()
+    b.messaging.unregister("t.gone")
+    [(_, error)] = ask(net, a, b, "t.gone")
+    assert isinstance(error, Disconnected)
+    assert "it is stopping" in str(error)
+
+
 @pytest.mark.contract("VERB-5")
 def test_a_verb_is_registered_once(pair):
     """Registering a verb twice is refused by name."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from meshsvc.gossip import endpoints, states, watch
-from meshsvc.gossip.liveness import Status
 from meshsvc.link import keepalive, pairing
 from meshsvc.link.gate import EpochGate
 from meshsvc.link.targets import Targets
@@ -94,18 +93,6 @@ def nobody_is_ever_convicted(monkeypatch):
     monkeypatch.setattr(watch.Watch, "_expire", lambda self, node, now: None)
 
 
-@bug("slow-node")
-def every_failed_probe_convicts(monkeypatch):
-    said = watch.Watch._said
-
-    def convict(self, node, watched, now):
-        if watched.life.status is Status.SUSPECT:
-            watched.machine.expired()
-        said(self, node, watched, now)
-
-    monkeypatch.setattr(watch.Watch, "_said", convict)
-
-
 @bug("swarm")
 def a_lost_timer_of_a_retry(monkeypatch):
     monkeypatch.setattr(Retry, "deadline", lambda self: None)
@@ -126,18 +113,6 @@ def each_end_keeps_another_of_two_links(monkeypatch):
 @bug("swarm")
 def silence_is_never_noticed(monkeypatch):
     monkeypatch.setattr(keepalive, "DEAD_AFTER_S", 1e9)
-
-
-@bug("shard-churn", "VERB")
-def a_reply_reaches_the_next_life(monkeypatch):
-    deliver = Inbox.deliver
-
-    def careless(self, envelope):
-        if envelope.target_incarnation:
-            object.__setattr__(envelope, "target_incarnation", self._post.me.incarnation)
-        deliver(self, envelope)
-
-    monkeypatch.setattr(Inbox, "deliver", careless)
 
 
 @bug("swarm", "VERB")
@@ -200,7 +175,7 @@ def other_shards_are_not_told_of_changes(monkeypatch):
     monkeypatch.setattr(Publisher, "changed", changed)
 
 
-@bug("swarm", "LIVENESS")
+@bug("swarm")
 def a_way_is_not_opened_again(monkeypatch):
     link_open = Post.link_open
 
@@ -213,7 +188,7 @@ def a_way_is_not_opened_again(monkeypatch):
     monkeypatch.setattr(Post, "link_open", once)
 
 
-@bug("swarm", "GOSSIP")
+@bug("swarm")
 def an_older_life_replaces_a_later_one(monkeypatch):
     def fit(delta, mine):
         return states.Fit.NEWS
@@ -225,10 +200,9 @@ def an_older_life_replaces_a_later_one(monkeypatch):
     monkeypatch.setattr(endpoints, "merge", merge)
 
 
-@bug("swarm", "SIM")
-def an_answer_of_another_life_of_the_controller_raises(monkeypatch):
-    def failed(self, node, now):
-        self._sends[node].failures += 1
+@bug("swarm", "VERB")
+def an_item_is_sent_twice(monkeypatch):
+    def twice(self):
+        return join([*self.items, self.items[0]]), len(self.items)
 
-    monkeypatch.setattr(Delivery, "failed", failed)
-    monkeypatch.setattr(Delivery, "acked", lambda self, node, now: self._sends.pop(node) and False)
+    monkeypatch.setattr(Lane, "next_body", twice)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from planting import bug, swap
 
-from meshsvc.gossip import endpoints, membership, rounds, states
+from meshsvc.gossip import endpoints, membership, states
 from meshsvc.gossip.detector import Detector
 from meshsvc.gossip.health import LocalHealth
 from meshsvc.gossip.suspicion import Suspicions
@@ -35,7 +35,7 @@ def an_earlier_generation_replaces_a_later_one():
         yield
 
 
-@bug(scenario="late-goodbye", section="")
+@bug(scenario="late-goodbye")
 def a_goodbye_of_an_earlier_life_counts():
     """SHUTDOWN is taken whatever its generation (GSP-9)."""
 
@@ -78,7 +78,7 @@ def who_was_stopped_blames_the_others():
         yield
 
 
-@bug(scenario="quiet-death", section="", rules="liveness")
+@bug(scenario="quiet-death", rules="liveness")
 def nobody_is_ever_convicted():
     """A suspicion does not run out (GSP-7)."""
     with swap(Watch, "_expire", lambda self, node, now: None):
@@ -95,6 +95,3 @@ def the_dead_are_not_probed_again():
 
     with swap(Watch, "_probe", probe) as right:
         yield
-
-
-assert rounds

@@ -10,8 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from rules import bounded
 
 from meshsvc.sim.runner import run_seed
 
@@ -77,4 +82,41 @@ def hunt(scenario: str, first: int, most: int) -> tuple[int, str]:
         result = run_seed(where(scenario), first + number)
         if not result.ok:
             return number + 1, str(result.violation)
+    return 0, ""
+
+
+MACHINES = {
+    "retry": ("test_rules_retry", "RetryRules"),
+    "epoch": ("test_rules_epoch", "NodeRules"),
+    "controller": ("test_rules_epoch", "ControllerRules"),
+    "handshake": ("test_rules_handshake", "LinkRules"),
+    "liveness": ("test_rules_liveness", "WatchRules"),
+    "bus": ("test_rules_bus", "BusRules"),
+    "calls": ("test_rules_calls", "CallRules"),
+}
+"""The rule machines by the names that bugs know them by."""
+
+EXAMPLES = 400
+"""Runs of a rule machine until it must have found a bug that only it can find."""
+
+
+def examine(rules: str) -> tuple[int, str]:
+    """How many runs a rule machine took to break, and how it did; (0, "") when it did not."""
+    module, name = MACHINES[rules]
+    machine: Any = getattr(import_module(module), name)
+    runs = 0
+
+    class Counted(machine):  # type: ignore[misc]
+        def __init__(self) -> None:
+            nonlocal runs
+            runs += 1
+            super().__init__()
+
+    how = settings(bounded(EXAMPLES), phases=(Phase.generate,), report_multiple_bugs=False)
+    try:
+        run_state_machine_as_test(Counted, settings=how)
+    except Exception as error:
+        # The last run is the one that failed, run once more to be reported.
+        words = str(error).partition("\n")[0] or type(error).__name__
+        return max(1, runs - 1), words
     return 0, ""

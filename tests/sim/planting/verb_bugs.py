@@ -31,7 +31,7 @@ def asks_do_not_time_out():
         yield
 
 
-@bug(scenario="swarm", section="VERB", rules="calls")
+@bug(scenario="shard-churn", section="VERB", rules="calls")
 def a_reply_to_another_life_is_delivered():
     """The life that asked is gone; its next one is given the answer (VERB-2)."""
 
@@ -69,7 +69,7 @@ def an_ask_that_is_cancelled_is_not_forgotten():
         yield
 
 
-@bug(scenario="swarm", section="", rules="retry")
+@bug(scenario="swarm", rules="retry")
 def a_retry_misses_its_wake_up():
     """A tick at the very moment a wait is over takes the wait away and does not run."""
 
