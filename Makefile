@@ -10,14 +10,18 @@ CODE  := meshsvc twisted tests bench examples
 NODES  ?= 3
 SHARDS ?= 2
 DIR    ?= dev-cluster
+SEEDS    ?= 200
+SCENARIO ?= swarm
+JOBS     ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types layers tests contracts format bench dist clean
+.PHONY: help install run test check lint types layers tests contracts format bench dist clean sim traces
 
 help:
 	@echo 'make run        a local cluster of $(NODES) nodes with $(SHARDS) shards each, in ./$(DIR)'
 	@echo 'make test       lint, types, layers and all tests: what CI runs (also: make check)'
 	@echo 'make contracts  each promise of docs/contracts.md and whether a test keeps it'
+	@echo 'make sim        $(SEEDS) seeds of a simulated cluster (make sim SCENARIO=lossy-wan SEEDS=50)'
 	@echo 'make bench      every figure against its yardstick (make bench QUICK=--quick)'
 	@echo 'make lint types layers tests format dist clean'
 
@@ -67,6 +71,12 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python bench/all.py $(QUICK)
+
+sim: $(STAMP)
+	@$(BIN)/meshsvc sim run --scenario $(SCENARIO) --seeds $(SEEDS) --jobs $(JOBS)
+
+traces: $(STAMP)
+	@MESHSVC_WRITE_TRACES=1 $(BIN)/python -m pytest tests/sim/test_sim_traces.py
 
 dist: $(STAMP)
 	@$(BIN)/python -m hatchling build --directory dist

@@ -25,7 +25,7 @@ GOAL_BYTES = 40_000
 LARGE = 1000
 
 COLUMNS = (
-    *("nodes", "p50 s", "p99 s", "p50 rounds", "p99 rounds", "missed"),
+    *("nodes", "p50 s", "p99 s", "p50 rounds", "p99 rounds", "max s", "missed"),
     *("serf p99 s", "kill s", "power-off s", "idle B/s", "change B/s", "busiest B/s"),
     *("virtual s", "cpu s", "wall s"),
 )
@@ -38,6 +38,7 @@ def row(found: Figures, loss: float) -> list[str]:
     return [
         str(found.nodes),
         *(f"{p50:.3f}", f"{p99:.3f}", f"{p50 / interval:.2f}", f"{p99 / interval:.2f}"),
+        f"{max(found.spread, default=0.0):.3f}",
         str(found.missed),
         f"{serf_model_s(found.nodes, 0.99, loss):.1f}",
         *deaths,

@@ -24,6 +24,9 @@ from meshsvc.node.targets import Answers
 
 Row = dict[str, Any]
 
+RECENT_S = 120.0
+"""A refusal of a link that is older than this says nothing about now."""
+
 STUCK_LAG_MS = 5000.0
 """A shard whose reactor was late by this much is not making progress."""
 
@@ -110,17 +113,26 @@ class ShardZeroView:
         return [state.row() for state in states]
 
     def ready(self) -> tuple[bool, list[str]]:
-        """Whether the node serves, and what it waits for when not."""
+        """Whether the node serves; what it waits for when not, what it misses when it does.
+
+        A node in the mesh serves, also while a link of it is down: what that costs is said,
+        but is no reason to send all its clients away.
+        """
         status = self._data_links.status()
+        serving = status["state"] in ("formed", "degraded")
         reasons = []
         if status["state"] != "formed":
             reasons.append(f"the mesh is {status['state']} at epoch {status['epoch']}")
-        reasons += [
-            f"shard {row['index']} is {row['state']}"
-            for row in self.shards()
-            if row["state"] != "running"
-        ]
-        return not reasons, reasons
+        reasons += self._refused() if not serving else []
+        idle = [row for row in self.shards() if row["state"] != "running"]
+        reasons += [f"shard {row['index']} is {row['state']}" for row in idle]
+        return serving and not idle, reasons
+
+    def _refused(self) -> list[str]:
+        refusal = self._shard.traffic.last_refusal
+        if refusal is None or self._clock.seconds() - refusal[0] > RECENT_S:
+            return []
+        return [f"a link was refused; {refusal[1]}"]
 
     def live(self) -> tuple[bool, list[str]]:
         """Whether every shard makes progress."""

@@ -26,11 +26,12 @@ from meshsvc.model import (
 from meshsvc.wire.messages import PROTOCOL_MAX, PROTOCOL_MIN, Hello, Refusal
 
 LASTING = frozenset(
-    {"wrong-cluster", "version", "self-dial", "name-collision", "wrong-node", "removed"}
+    {"wrong-cluster", "version", "self-dial", "wrong-node", "removed"}
     | {"stale-incarnation", "feature", "malformed", "frame-too-large", "trailing-bytes"}
     | {"tag", "unknown-code", "wrong-role"}
 )
-"""Reasons that stay until a person or another process acts; all others heal."""
+"""Reasons that stay until a person or another process acts; all others heal. So does a
+name-collision: the other node of the name may be one that died a moment ago."""
 
 MAX_NAME = 255
 MAX_FEATURES = 64

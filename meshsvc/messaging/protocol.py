@@ -40,8 +40,8 @@ from meshsvc.wire.messages import Envelope
 _DATA = int(LinkClass.DATA)
 _CLASSES = {link_class.value: link_class for link_class in LinkClass}
 
-MAX_AHEAD = 256
-"""Envelopes kept that came before news of their epoch did: a few turns' worth."""
+MAX_AHEAD = 32
+"""Envelopes (a mebibyte each at most) that wait for news of their epoch: a few turns' worth."""
 
 _PLAIN = frozenset((bytes, str, int, float, bool, type(None), list, dict, tuple))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +33,8 @@ def build_supervisor(
     """
     prepared = prepare(config, os.environ, overrides)
     log_dir = make_log_dir(prepared.config.node.data_dir) if daemon else ""
-    launch = Launch(factory, notify.without(os.environ), log_dir)
+    env = {**notify.without(os.environ), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    launch = Launch(factory, env, log_dir)
     status = ExitStatus()
     status.install()
     return Supervisor(reactor, prepared, launch, status, notify.here())

@@ -101,7 +101,9 @@ class Shard(MultiService):
         router = Router(boot.node_id, boot.shard, boot.shards)
         self.post = Post(me, router, self.bus, self.links, self.counters)
         self.messaging = Messaging(reactor, self.post, self.counters)
-        self.traffic = Traffic(self.links, self.bus, self.post, self.messaging, self.counters)
+        self.traffic = Traffic(
+            self.links, self.bus, self.post, self.messaging, self.counters, reactor
+        )
         self.data_links = DataLinks(
             reactor, self.me, boot.shard, self.links, self.bus, self.counters
         )

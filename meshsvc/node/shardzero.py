@@ -9,6 +9,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from twisted.logger import Logger
+
+from meshsvc.gossip.events import Event
 from meshsvc.gossip.membership import Membership
 from meshsvc.gossip.service import GossipService
 from meshsvc.gossip.settings import Contacts, Settings
@@ -29,6 +32,8 @@ MAX_TAGS = 64
 
 class ShardZero:
     """Builds the services of shard 0 and puts them on top of the shard's."""
+
+    log = Logger()
 
     def __init__(self, shard: Shard) -> None:
         self._shard = shard
@@ -91,9 +96,21 @@ class ShardZero:
         publisher = Publisher(shard.bus, self.gossip.membership.view_since, shard.members)
         self.gossip.observe_view(lambda _: self._view_changed(publisher))
         shard.every_second.append(publisher.changed)
+        shard.members.on_change(self._log_event)
         shard.traffic.hear(View, lambda source, _: publisher.asked(source))
         shard.bus.add_observer(_Siblings(publisher))
         sysverbs.register_tagging(shard.messaging, self._set_tag)
+
+    def _log_event(self, event: Event) -> None:
+        """Who came and went, for those who read logs; what changed is in the event stream."""
+        if event.name != "changed":
+            self.log.info(
+                "{me} sees {name}: {event}, generation {generation}",
+                me=self._shard.boot.name,
+                name=event.member.name,
+                event=event.name,
+                generation=event.member.generation,
+            )
 
     def _view_changed(self, publisher: Publisher) -> None:
         publisher.changed()

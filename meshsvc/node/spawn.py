@@ -157,7 +157,8 @@ class Life(ProcessProtocol):
 
 
 def _argv(launch: Launch, shard: ShardId) -> list[str]:
-    argv = [sys.executable, "-c", _CODE, "--nodaemon", "--pidfile="]
+    # -P: a shard finds its modules where its supervisor did, not first in the working directory.
+    argv = [sys.executable, "-P", "-c", _CODE, "--nodaemon", "--pidfile="]
     if launch.log_dir:
         argv.append(f"--logfile={os.path.join(launch.log_dir, f'shard-{shard}.log')}")
     return [*argv, "meshsvc", "shard", f"--index={shard}", f"--shard-factory={launch.factory}"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from meshsvc.counters import Counters
@@ -35,12 +36,15 @@ class Traffic:
         post: Post,
         messaging: Messaging,
         counters: Counters,
+        clock: IReactorTime,
     ) -> None:
         self._links = links
         self._bus = bus
         self._post = post
         self._messaging = messaging
         self._counters = counters
+        self.last_refusal: tuple[float, str] | None = None
+        self._clock = clock
         self._hearers: dict[type, BusHearer] = {
             Envelope: lambda _, envelope: self._arrived(envelope),
             LinkState: self._link_state,
@@ -73,7 +77,8 @@ class Traffic:
         """The mesh's affair."""
 
     def refused(self, peer: str, reason: str, text: str) -> None:
-        """Counted and logged where it happened."""
+        """Counted and logged where it happened; kept for who asks why this node waits."""
+        self.last_refusal = (self._clock.seconds(), f"{peer}: {text} ({reason})")
 
     def dropped(self, link: Link, envelope: Envelope, reason: str) -> None:
         """A link got, and counted, an envelope of another epoch than the agreed one."""

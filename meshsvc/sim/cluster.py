@@ -32,6 +32,8 @@ STEP_S = 0.05
 """How often a condition is looked at while time passes."""
 
 
+LONG_AGO = -1e9
+
 FAIR_LOSS = 0.03
 """With less of its segments lost, no network is an excuse."""
 
@@ -96,7 +98,7 @@ class Cluster:
         self.longest_pause_s = 0.0
         self.net = Network(self.time, self.rng, self._delivered, weather or Weather())
         self._applications = list(applications)
-        self._last_fault = 0.0
+        self._last_fault = LONG_AGO
         self._every_second: list[Callable[[], object]] = []
         rng = self.rng
         self.nodes = [

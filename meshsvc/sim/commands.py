@@ -1,18 +1,18 @@
 """What can be done to a cluster, as one line of text each; scenarios and traces use these.
 
-    start n1 | stop n1 | crash n1 | power-off n1      a node; ``all`` for every node
-    kill n1/0                                         one shard process
-    pause n1 | resume n1 | slow n1 20 ms              SIGSTOP, SIGCONT, a busy machine
-    partition n1 n2 | n3 n4                           both ways; nodes not named stay with all
-    one-way n1 n2                                     what n1 sends does not reach n2
-    isolate n1                                        nothing reaches or leaves n1
-    heal                                              ends partitions and clogs
-    clog n1 n2 2 s                                    what n1 sends to n2 arrives after that
-    reset n1 n2 | half-open n1 n2                     a connection breaks, for both or for n1
-    weather delay 50 ms jitter 10 ms loss 0.1         everywhere
-    disk n1 eio 0.1 | disk n1 full | disk n1 well     what its disk does
-    power-cut n1 3                                    the power of n1 fails at that operation
-    wait 3 s                                          let time pass (in traces)
+start n1 | stop n1 | crash n1 | power-off n1      a node; ``all`` for every node
+kill n1/0                                         one shard process
+pause n1 | resume n1 | slow n1 20 ms              SIGSTOP, SIGCONT, a busy machine
+partition n1 n2 | n3 n4                           both ways; nodes not named stay with all
+one-way n1 n2                                     what n1 sends does not reach n2
+isolate n1                                        nothing reaches or leaves n1
+heal                                              ends partitions and clogs
+clog n1 n2 2 s                                    what n1 sends to n2 arrives after that
+reset n1 n2 | half-open n1 n2                     a connection breaks, for both or for n1
+weather delay 50 ms jitter 10 ms loss 0.1         everywhere
+disk n1 eio 0.1 | disk n1 full | disk n1 well     what its disk does
+power-cut n1 3                                    the power of n1 fails at that operation
+wait 3 s                                          let time pass (in traces)
 """
 
 from __future__ import annotations

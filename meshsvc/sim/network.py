@@ -338,7 +338,12 @@ class SimReactor(ProcessClock):
         return dial
 
     def listenUNIX(
-        self, address: str, factory: Any, backlog: int = 50, mode: int = 0o666, wantPID: bool = False
+        self,
+        address: str,
+        factory: Any,
+        backlog: int = 50,
+        mode: int = 0o666,
+        wantPID: bool = False,
     ) -> Any:
         """Twisted: open a socket of this host."""
         return self._listen(UNIXAddress(address), factory)
@@ -355,9 +360,7 @@ class SimReactor(ProcessClock):
         self.net.process_ended(self)
 
     def _listen(self, at: Any, factory: Any) -> Listener:
-        listener = Listener(
-            self.net, self.host, self, at, lambda end: self._serve(end, factory)
-        )
+        listener = Listener(self.net, self.host, self, at, lambda end: self._serve(end, factory))
         listener.startListening()
         return listener
 

@@ -174,7 +174,7 @@ class SimNode:
         self.node_id = NodeId("")
         self.generation = Incarnation(0)
         self.since = 0.0
-        self._ill_at = 0.0
+        self._ill_at = -1e9
         self.until = 0.0
         self.shards: dict[ShardId, SimShard] = {}
         self._supervisor: SimReactor | None = None
@@ -316,9 +316,7 @@ class SimNode:
         from meshsvc.storage.identity import open_identity  # noqa: PLC0415
 
         data_dir = self.cluster.config_of(self)["node"]["data_dir"]
-        return open_identity(
-            self.disk, data_dir, self.name, self.cluster.name, now_s, self._mint
-        )
+        return open_identity(self.disk, data_dir, self.name, self.cluster.name, now_s, self._mint)
 
     def _mint(self) -> NodeId:
         return NodeId(f"{self.rng.getrandbits(128):032x}")

@@ -73,8 +73,11 @@ class Run:
         """Run it all."""
         cluster, scenario = self.cluster, self.scenario
         shape = cluster.shape
-        cluster.note("", "begin", f"{scenario.name} seed {self.seed}: {shape.nodes} nodes with"
-                     f" {shape.shards} shards")
+        cluster.note(
+            "",
+            "begin",
+            f"{scenario.name} seed {self.seed}: {shape.nodes} nodes with {shape.shards} shards",
+        )
         self._safety()
         if not cluster.time.halted:
             self._liveness()

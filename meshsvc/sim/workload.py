@@ -209,9 +209,9 @@ class _Prober(Service):
 
     def _slow(self, call: Any) -> Any:
         self._heard(call)
-        return deferLater(self._mesh.clock, 1.5 * self._rng.random(), lambda: call.payload).addErrback(
-            lambda failure: failure.trap(Exception) and None
-        )
+        return deferLater(
+            self._mesh.clock, 1.5 * self._rng.random(), lambda: call.payload
+        ).addErrback(lambda failure: failure.trap(Exception) and None)
 
     def _told(self, call: Any) -> None:
         sender, number = call.payload
@@ -226,5 +226,3 @@ class _Prober(Service):
 def _life(row: Any) -> Life:
     node, generation, shard, incarnation = row
     return (node, generation, shard, incarnation)
-
-

@@ -217,6 +217,24 @@ def test_a_stall_gives_suspects_their_time_back() -> None:
     assert running.take_due(162.01) == ([X], [])
 
 
+@pytest.mark.contract("GSP-7")
+@pytest.mark.parametrize("suspects", [1, 20, 500])
+def test_many_suspects_are_echoed_less_often_each(suspects: int) -> None:
+    """Four times a second each, and not over a hundred a second together."""
+    running = Suspicions(100.0, LocalHealth())
+    for number in range(suspects):
+        node = NodeId(f"{number:032d}")
+        running.start(node, 7, 1000, 100.0 + number / 1000, silent=False)
+    echoed = 0
+    for step in range(1, 1001):
+        due = running.deadline()
+        assert due is not None
+        expired, again = running.take_due(100.5 + step / 100)
+        assert expired == []
+        echoed += len(again)
+    assert echoed == pytest.approx(10 * min(4 * suspects, 80), rel=0.2)
+
+
 @pytest.mark.contract("GSP-3")
 @pytest.mark.parametrize("peers", [1, 3, 10, 11, 29, 57])
 def test_every_peer_has_its_turn_within_ten_rounds(peers: int) -> None:

@@ -8,7 +8,7 @@ from meshsvc.gossip.members import Status
 from meshsvc.sim.scale.crowd import Crowd, Weather
 from meshsvc.sim.scale.figures import Figures, Plan, measure, percentile, serf_model_s
 
-SHORT = Plan(steady_s=5.0, change_s=5.0)
+SHORT = Plan(steady_s=4.0, change_s=4.0, settle_s=3.0)
 
 
 @pytest.fixture(scope="module")
@@ -51,25 +51,26 @@ def test_one_death_among_300_is_known_to_all_and_nobody_else_is_blamed(figures: 
 @pytest.mark.slow
 @pytest.mark.contract("GSP-15")
 def test_loss_slows_an_update_down_and_stops_it_nowhere() -> None:
-    """A quarter of all messages of 100 nodes lost."""
-    found = measure(100, 1, Weather(loss=0.25), SHORT)
-    assert found.missed == 0
-    assert percentile(found.spread, 0.99) < 15.0
-    assert found.wrongly_dead == 0
+    """A quarter of the messages among 30 nodes, a twentieth among 100."""
+    for nodes, loss in ((30, 0.25), (100, 0.05)):
+        found = measure(nodes, 1, Weather(loss=loss), SHORT)
+        assert found.missed == 0
+        assert max(found.spread) < 10.0
+        assert found.wrongly_dead == 0
 
 
 @pytest.mark.slow
 @pytest.mark.contract("GSP-7")
 def test_half_a_cluster_dying_at_once_does_not_drown_the_other_half() -> None:
-    """After the first second a survivor sends less than a hundred kilobytes a second."""
-    crowd = Crowd(100)
+    """After the first second a survivor sends less than 40 kB/s."""
+    crowd = Crowd(60)
     crowd.run(5.0)
-    for node in crowd.nodes[:50]:
+    for node in crowd.nodes[:30]:
         crowd.kill(node)
     crowd.run(1.0)
     before = sum(node.sent_bytes for node in crowd.running)
     crowd.run(20.0)
-    assert sum(node.sent_bytes for node in crowd.running) - before < 50 * 20 * 40_000
+    assert sum(node.sent_bytes for node in crowd.running) - before < 30 * 20 * 40_000
     for node in crowd.running:
         alive = {m.node_id for m in node.core.members() if m.status is Status.ALIVE}
         assert alive == {other.id for other in crowd.running}

@@ -1,6 +1,7 @@
 """kill -9 of any one process is healed without a hand, and said within seconds."""
 
 import os
+import shutil
 import signal
 import time
 
@@ -67,6 +68,7 @@ def test_a_killed_node_is_dead_in_seconds_and_welcome_again(cluster, which):
     victim.kill()
     wait_until(lambda: status_everywhere(cluster, victim, "dead", others), 8, cluster.describe)
     assert time.monotonic() - started < 4
+    assert {node.http("/readyz")[0] for node in others} == {200}
     if which != 0:
         cluster.wait_formed(others)
     cluster.start_again(victim)
@@ -118,3 +120,18 @@ def test_a_cluster_that_lost_every_process_forms_again_under_a_higher_epoch(clus
     for node in reversed(cluster.nodes):
         cluster.start_again(node)
     assert epoch_of(cluster.wait_formed()) > epoch_of(epoch)
+
+
+@pytest.mark.contract("LINK-2", "MESH-8")
+def test_a_node_that_lost_its_data_is_taken_in_as_a_new_one(cluster):
+    """The same name under another id: refused while the old one may live, then a member."""
+    victim = cluster.nodes[2]
+    old = {row["id"] for row in victim.get("members") if row["name"] == victim.name}
+    victim.kill()
+    wait_until(lambda: not victim.statuses(), 5, "its port is closed")
+    shutil.rmtree(victim.row["data_dir"])
+    cluster.start_again(victim)
+    cluster.wait_formed(timeout_s=25)
+    rows = [row for row in cluster.nodes[0].get("members") if row["name"] == victim.name]
+    assert {row["status"] for row in rows if row["id"] in old} == {"dead"}
+    assert {row["status"] for row in rows if row["id"] not in old} == {"alive"}

@@ -138,7 +138,6 @@ def test_a_silent_peer_is_down_in_five_seconds() -> None:
     [
         ({"cluster": "prod"}, "wrong-cluster"),
         ({"protocol_min": 2, "protocol_max": 2}, "version"),
-        ({"name": "n1"}, "name-collision"),
     ],
 )
 def test_a_refusal_that_lasts_is_seen_on_both_sides_and_not_repeated(
@@ -155,6 +154,18 @@ def test_a_refusal_that_lasts_is_seen_on_both_sides_and_not_repeated(
     assert b._counters.total("link_refusals_total", reason=reason, side="local") == 1
     world.pass_time(10)
     assert len(world.transports) == 4
+    world.stop()
+
+
+@pytest.mark.contract("LINK-2")
+def test_a_name_that_is_taken_is_tried_again_within_seconds_but_not_in_a_loop() -> None:
+    """The other node of the name may have died a moment ago; ten seconds at most apart."""
+    world = World(node(1), node(2, name="n1"))
+    a, b = world.members
+    a.keep(b.me.address, CONTROL, None)
+    world.pass_time(60)
+    refused = a._counters.total("link_refusals_total", reason="name-collision", side="remote")
+    assert 6 <= refused <= 60
     world.stop()
 
 

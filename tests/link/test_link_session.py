@@ -112,7 +112,7 @@ def test_both_sides_see_a_refusal(changes: dict[str, Any], reason: str) -> None:
     told = [ends.of(end, Ended)[0] for end in (0, 1)]
     assert {each.reason for each in told} == {reason}
     assert len({each.text for each in told}) == 1
-    assert {each.heals for each in told} == {False}
+    assert {each.heals for each in told} == {reason == "name-collision"}
     assert {each.remote for each in told} == {True, False}
     assert all(disposed(end) for end in ends.ends)
     assert not ends.of(0, Up)

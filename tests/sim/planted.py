@@ -115,7 +115,7 @@ def silence_is_never_noticed(monkeypatch):
     monkeypatch.setattr(keepalive, "DEAD_AFTER_S", 1e9)
 
 
-@bug("swarm", "VERB")
+@bug("busy-crash", "VERB")
 def asks_are_not_failed_when_the_way_is_lost(monkeypatch):
     monkeypatch.setattr(Messaging, "_lanes_closed", lambda self, lanes, why: None)
 
@@ -143,7 +143,7 @@ def ids_of_calls_are_reused(monkeypatch):
     monkeypatch.setattr(CallTable, "next_id", again)
 
 
-@bug("swarm", "SHARD")
+@bug("swarm")
 def a_frame_of_the_bus_vanishes(monkeypatch):
     send = Stream.send
 

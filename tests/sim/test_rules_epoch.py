@@ -128,8 +128,12 @@ class ControllerRules(RuleBasedStateMachine):
     ``disk`` is what is durable; ``sent`` is every epoch that ever left, of whatever life.
     """
 
-    @initialize(automatic=st.booleans())
-    def make(self, automatic):
+    @initialize(
+        automatic=st.booleans(),
+        trouble=st.sampled_from(["answers", "answers", "others", "crashes", "all"]),
+    )
+    def make(self, automatic, trouble):
+        self.trouble = trouble
         self.names = NAMES if automatic else ()
         self.now, self.life, self.disk = 10.0, 1, NO_EPOCH
         self.sent: dict[Epoch, tuple[NodeInfo, ...]] = {}
@@ -190,6 +194,13 @@ class ControllerRules(RuleBasedStateMachine):
             self.real.persist_failed(epoch, self.now)
         self._carry_out()
 
+    @rule(how=st.sampled_from(["honest", "nothing"]))
+    def all_answer(self, how):
+        if self.saving is not None:
+            self.save_ends(True)
+        while self.flying:
+            self._answer(*self.flying.pop(), how)
+
     @precondition(lambda self: self.flying)
     @rule(data=st.data(), how=st.sampled_from(["honest", "nothing", "above"]))
     def answer_comes(self, data, how):
@@ -210,6 +221,7 @@ class ControllerRules(RuleBasedStateMachine):
             self.real.answered(node, epoch, answer, now)
         self._carry_out()
 
+    @precondition(lambda self: self.trouble in ("others", "all"))
     @rule(term=st.integers(1, 6), attempt=st.integers(1, 3))
     def epoch_seen(self, term, attempt):
         """Of another controller, in a handshake or in gossip."""
@@ -218,6 +230,7 @@ class ControllerRules(RuleBasedStateMachine):
             self.real.epoch_seen(epoch, self.now)
             self._carry_out()
 
+    @precondition(lambda self: self.trouble in ("others", "all"))
     @rule()
     def another_mints(self):
         """This node is listed, by a controller elsewhere, in a roster like its own would be."""
@@ -239,6 +252,7 @@ class ControllerRules(RuleBasedStateMachine):
             assert roster.epoch == epoch
         self._carry_out()
 
+    @precondition(lambda self: self.trouble in ("crashes", "all"))
     @rule(saved=st.booleans())
     def crash(self, saved):
         """The save under way may have reached the disk, or not."""

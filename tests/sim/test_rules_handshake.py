@@ -115,6 +115,9 @@ class LinkRules(RuleBasedStateMachine):
                 side.events.append(event)
                 if isinstance(event, Received):
                     message = event.message
+                    if self.link_class is LinkClass.DATA:
+                        now = (side.known.epoch.term, side.known.epoch.attempt)
+                        assert (message.term, message.attempt) == now, "of another epoch"
                     side.got.append((Epoch(message.term, message.attempt), message.seq))
                 elif isinstance(event, Dropped):
                     message = event.envelope
@@ -191,6 +194,14 @@ class LinkRules(RuleBasedStateMachine):
             self.stranger = "" if self.stranger == "left-out" else self.stranger
             side.session.set_epoch(epoch)
             self._collect()
+
+    @precondition(lambda self: self.link_class is LinkClass.DATA)
+    @rule(at=st.integers(0, 1), epoch=ANY_EPOCH)
+    def adopt_while_a_frame_flies(self, at, epoch):
+        """What was sent under the old epoch comes after the new one was adopted."""
+        self.send(1 - at)
+        self.adopt(at, epoch)
+        self.carry(1 - at, 1 << 20)
 
     @precondition(lambda self: self.trouble == "ends")
     @rule(at=st.integers(0, 1))

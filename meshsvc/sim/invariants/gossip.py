@@ -163,4 +163,6 @@ class NobodyIsFramed(Check):
             if node.node_id == member.node_id and node.generation == member.generation:
                 up_s = self.cluster.time.now - node.since
                 if node.running and node.well_for(10.0) and up_s > 10.0:
-                    self.fail(f"{life.life} convicted {member.name}, which is well, without a fault")
+                    self.fail(
+                        f"{life.life} convicted {member.name}, which is well, without a fault"
+                    )

@@ -94,7 +94,9 @@ class OneLinkAPair(Check):
             theirs = other.shard.links.link(link.peer.node_id, link.link_class)
             if theirs is not None and theirs.peer.incarnation == link.peer.incarnation:
                 kind = link.link_class.name.lower()
-                self.fail(f"{life.life} and {other.life} both have a {kind} link to {link.peer.name}")
+                self.fail(
+                    f"{life.life} and {other.life} both have a {kind} link to {link.peer.name}"
+                )
 
     def link_epoch(self, life: SimShard, link: Any) -> None:
         """The two ends agree, or one of them does not deliver."""
@@ -102,7 +104,9 @@ class OneLinkAPair(Check):
             return
         peer = self.cluster.life_of(link.peer.node_id, link.peer.incarnation)
         for other in peer.shards.values() if peer is not None else ():
-            back = other.shard.links.link(life.node.node_id, link.link_class) if other.shard else None
+            back = (
+                other.shard.links.link(life.node.node_id, link.link_class) if other.shard else None
+            )
             if back is None or back.peer.incarnation != life.node.generation or not back.agreed:
                 continue
             if back.epoch != link.epoch:
@@ -151,7 +155,9 @@ class NothingLeft(Check):
         """Count the streams between hosts, and the timers of each process."""
         running = [node for node in self.cluster.nodes if node.running]
         expected = len(running) * (len(running) - 1)  # two classes, one link a pair
-        between = [e for e in self.cluster.net.ends() if e.host is not self.cluster.net.other(e).host]
+        between = [
+            e for e in self.cluster.net.ends() if e.host is not self.cluster.net.other(e).host
+        ]
         if len(between) != 2 * expected:
             self.fail(
                 f"{len(between)} ends of connections between {len(running)} nodes at rest:"

@@ -11,9 +11,6 @@ from meshsvc.gossip.events import Event
 from meshsvc.model import NodeId
 from meshsvc.sim.scale.crowd import Crowd, Node, Weather
 
-SETTLE_S = 15.0
-"""After the start, and after each phase: longer than anything takes to calm down."""
-
 SERF_INTERVAL_S = 0.2
 SERF_FANOUT = 3
 """What serf ships for a LAN."""
@@ -23,6 +20,7 @@ SERF_FANOUT = 3
 class Plan:
     """Virtual seconds without and with changes, and seconds between two changes.
 
+    ``settle_s`` passes before and after each phase: what takes longer to arrive is missed.
     ``total_s`` is how much virtual time passes in all, at least; deaths take what they take.
     """
 
@@ -30,6 +28,7 @@ class Plan:
     change_s: float = 60.0
     change_every_s: float = 1.0
     total_s: float = 0.0
+    settle_s: float = 15.0
 
 
 @dataclass(slots=True)
@@ -37,7 +36,8 @@ class Figures:
     """The result for one size; times in seconds, traffic in bytes sent by a node a second.
 
     ``cpu_s`` and ``wall_s`` say how long the run took, with forming the crowd.
-    ``missed`` counts (update, node) pairs that were not reached; there should be none.
+    ``missed`` counts (update, node) pairs that were not reached, ``wrongly_dead`` the nodes
+    that others called dead while only one had died; there should be none of either.
     """
 
     nodes: int
@@ -78,16 +78,15 @@ def measure(nodes: int, seed: int, weather: Weather, plan: Plan) -> Figures:
     began, worked = perf_counter(), process_time()
     crowd = Crowd(nodes, seed, weather)
     start = crowd.now
-    crowd.run(SETTLE_S)
+    crowd.run(plan.settle_s)
     figures.steady_bytes, _ = _traffic(crowd, lambda: crowd.run(plan.steady_s))
-    figures.change_bytes, figures.most_bytes = _traffic(
-        crowd, lambda: _spread(crowd, plan, figures)
-    )
-    crowd.run(SETTLE_S)
+    crowd.run(plan.settle_s)
+    _spread(crowd, plan, figures)
+    crowd.run(plan.settle_s)
     figures.killed_s = _death(crowd, crowd.kill, figures)
-    crowd.run(SETTLE_S)
+    crowd.run(plan.settle_s)
     figures.unpowered_s = _death(crowd, crowd.power_off, figures)
-    crowd.run(max(SETTLE_S, plan.total_s - (crowd.now - start)))
+    crowd.run(max(plan.settle_s, plan.total_s - (crowd.now - start)))
     figures.virtual_s = crowd.now - start
     figures.cpu_s, figures.wall_s = process_time() - worked, perf_counter() - began
     return figures
@@ -113,22 +112,22 @@ def _spread(crowd: Crowd, plan: Plan, figures: Figures) -> None:
             number = event.member.values["news"]
             figures.spread.append(crowd.now - said[number])
 
+    def speak() -> None:
+        nonlocal due
+        end = crowd.now + plan.change_s
+        while crowd.now < end:
+            said[due] = crowd.now
+            crowd.set_values(speakers[due % len(speakers)], {"news": due})
+            due += 1
+            crowd.run(plan.change_every_s)
+
     crowd.on_event = heard
-    end = crowd.now + plan.change_s
-    speakers = crowd.rng.sample(crowd.running, min(len(crowd.running), _changes(plan)))
-    while crowd.now < end:
-        speaker = speakers[due % len(speakers)]
-        said[due] = crowd.now
-        crowd.set_values(speaker, {"news": due})
-        due += 1
-        crowd.run(plan.change_every_s)
-    crowd.run(SETTLE_S)
+    changes = max(1, ceil(plan.change_s / plan.change_every_s))
+    speakers = crowd.rng.sample(crowd.running, min(len(crowd.running), changes))
+    figures.change_bytes, figures.most_bytes = _traffic(crowd, speak)
+    crowd.run(plan.settle_s)
     crowd.on_event = None
     figures.missed = due * (len(crowd.running) - 1) - len(figures.spread)
-
-
-def _changes(plan: Plan) -> int:
-    return max(1, ceil(plan.change_s / plan.change_every_s))
 
 
 def _death(crowd: Crowd, end: Callable[[Node], None], figures: Figures) -> float | None:

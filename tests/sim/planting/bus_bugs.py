@@ -25,7 +25,7 @@ def a_frame_of_another_life_is_accepted():
         yield
 
 
-@bug(scenario="shard-churn", rules="bus")
+@bug(rules="bus")
 def an_earlier_life_of_a_sibling_takes_over():
     """A hello is admitted whatever life it is of (SHD-4)."""
 

@@ -77,7 +77,7 @@ def a_restart_is_no_reason_for_a_new_epoch():
         yield
 
 
-@bug(scenario="swarm", section="LIVENESS", rules="controller")
+@bug(rules="controller")
 def a_create_mesh_that_failed_is_not_sent_again():
     """A lost wake-up: the failed send is never due again (MESH-8)."""
 
@@ -103,7 +103,7 @@ def a_frame_of_another_epoch_is_delivered():
         yield
 
 
-@bug(scenario="swarm")
+@bug(rules="pairing")
 def the_two_ends_keep_different_links():
     """Of two links of a pair each end keeps the one that came up last there (LINK-6)."""
 

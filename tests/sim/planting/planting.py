@@ -91,6 +91,7 @@ MACHINES = {
     "controller": ("test_rules_epoch", "ControllerRules"),
     "handshake": ("test_rules_handshake", "LinkRules"),
     "liveness": ("test_rules_liveness", "WatchRules"),
+    "pairing": ("test_rules_pairing", "PairRules"),
     "bus": ("test_rules_bus", "BusRules"),
     "calls": ("test_rules_calls", "CallRules"),
 }
