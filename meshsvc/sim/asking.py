@@ -8,7 +8,7 @@ from meshsvc.model import LinkClass, ShardAddress
 
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
-    from meshsvc.sim.processes import SimShard
+    from meshsvc.sim.lives import SimShard
 
 TIMEOUT_S = 3.0
 

@@ -76,13 +76,13 @@ class Timer:
         if self.owner is not None:
             self.owner.time.forget_one()
 
-    def reset(self, secondsFromNow: float) -> None:
+    def reset(self, secondsFromNow: float) -> None:  # noqa: N803
         """Twisted: call it this long from now instead."""
         self._check()
         assert self.owner is not None
         self.owner.move(self, self.owner.seconds() + secondsFromNow)
 
-    def delay(self, secondsLater: float) -> None:
+    def delay(self, secondsLater: float) -> None:  # noqa: N803
         """Twisted: call it this much later."""
         self._check()
         assert self.owner is not None

@@ -22,8 +22,9 @@ from meshsvc.sim import ears
 from meshsvc.sim.clock import Skew, Stuck, Time
 from meshsvc.sim.convergence import difference
 from meshsvc.sim.invariants import all_checks
+from meshsvc.sim.lives import SimShard
 from meshsvc.sim.network import Network
-from meshsvc.sim.processes import SimNode, SimShard
+from meshsvc.sim.processes import SimNode
 from meshsvc.sim.trace import Trace
 from meshsvc.sim.weather import Weather
 from meshsvc.sim.workload import Ledger, Workload
@@ -163,13 +164,14 @@ class Cluster:
         return self.time.now - self._last_fault >= seconds
 
     def _run_to(self, until: float) -> None:
-        globalLogPublisher.addObserver(self._logged)
+        logged: Any = self._logged
+        globalLogPublisher.addObserver(logged)
         try:
             self.time.run_until(until)
         except Stuck as error:
             self.violated("SIM", str(error))
         finally:
-            globalLogPublisher.removeObserver(self._logged)
+            globalLogPublisher.removeObserver(logged)
 
     def _tick(self) -> None:
         self.time.after(1.0, self._tick)

@@ -15,7 +15,7 @@ from meshsvc.wire.messages import Envelope
 
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
-    from meshsvc.sim.processes import SimShard
+    from meshsvc.sim.lives import SimShard
 
 
 def listen(cluster: Cluster, life: SimShard) -> None:

@@ -5,6 +5,8 @@ services and protocols run on it unchanged: timers, TCP and Unix sockets, and co
 that another process accepted (``adoptStreamConnection``).
 """
 
+# ruff: noqa: N803 - argument names are those of the reactor's interfaces
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -181,7 +183,7 @@ class Listener:
     @property
     def _key(self) -> int | str:
         at = self.address
-        return at.name.decode() if isinstance(at, UNIXAddress) else int(at.port)
+        return (at.name or b"").decode() if isinstance(at, UNIXAddress) else int(at.port)
 
     def startListening(self) -> None:
         """Twisted: open the port."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from concurrent.futures import ProcessPoolExecutor
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from random import Random
@@ -38,6 +38,7 @@ class Result:
     outcomes: dict[str, int]
     enabled: tuple[str, ...]
     tail: tuple[str, ...]
+    source: str = ""
 
     @property
     def ok(self) -> bool:
@@ -51,7 +52,7 @@ class Result:
             f"faults: {', '.join(self.enabled) or 'as the scenario says'}",
             f"the last {len(self.tail)} events:",
             *(f"  {line}" for line in self.tail),
-            f"replay: meshsvc sim replay {self.seed} --scenario {self.scenario}",
+            f"replay: meshsvc sim replay {self.seed} --scenario {self.source or self.scenario}",
         ]
         return "\n".join(lines)
 
@@ -148,6 +149,7 @@ class Run:
             dict(cluster.ledger.outcomes),
             self.enabled,
             tuple(cluster.trace.tail(TAIL)) if bad else (),
+            self.scenario.source,
         )
 
 

@@ -16,7 +16,7 @@ A number in a file is itself; a list of two numbers is a range, and each seed dr
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
 from random import Random
@@ -58,6 +58,7 @@ class Scenario:
 
     name: str
     text: str
+    source: str = ""
     nodes: Range = (3, 3)
     shards: Range = (1, 1)
     roster: Range = (0, 0)
@@ -105,7 +106,7 @@ def load(name: str) -> Scenario:
     """
     if name.endswith(".toml"):
         path = Path(name)
-        return parse(path.stem, path.read_text("utf-8"))
+        return replace(parse(path.stem, path.read_text("utf-8")), source=name)
     if name not in names():
         raise BadScenario(f"there is no scenario {name!r}: there are {', '.join(names())}")
     text = (files("meshsvc.sim") / FOLDER / f"{name}.toml").read_text("utf-8")
@@ -130,7 +131,9 @@ def parse(name: str, text: str) -> Scenario:
     unknown = [key for key in data if key not in known]
     if unknown:
         raise BadScenario(f"{name}: unknown {', '.join(unknown)}")
-    values = {key: _range(value) if key in ranges else value for key, value in data.items()}
+    values: dict[str, Any] = {
+        key: _range(value) if key in ranges else value for key, value in data.items()
+    }
     plan = SwarmPlan(
         tuple(swarm.get("kinds", ())),
         swarm.get("share", 0.5),

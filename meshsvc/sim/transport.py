@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IAddress, ITCPTransport
+from twisted.internet.interfaces import ITCPTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -214,13 +214,13 @@ class End:
             self._reading = True
             self.process.post(0.0, self._read)
 
-    def getHost(self) -> IAddress:
+    def getHost(self) -> Any:
         """Twisted: this side's address."""
-        return self.here  # type: ignore[no-any-return]
+        return self.here
 
-    def getPeer(self) -> IAddress:
+    def getPeer(self) -> Any:
         """Twisted: the other side's address."""
-        return self.there  # type: ignore[no-any-return]
+        return self.there
 
     def setTcpNoDelay(self, enabled: bool) -> None:
         """Twisted: there is no Nagle here."""

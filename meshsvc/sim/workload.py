@@ -23,7 +23,7 @@ from meshsvc.model import LinkClass, Sent
 
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
-    from meshsvc.sim.processes import SimShard
+    from meshsvc.sim.lives import SimShard
 
 ECHO, SLOW, TELL = "probe.echo", "probe.slow", "probe.tell"
 

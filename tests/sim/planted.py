@@ -19,7 +19,7 @@ from meshsvc.messaging.protocol import Inbox
 from meshsvc.messaging.service import Messaging
 from meshsvc.node.handoff import Publisher
 from meshsvc.retry import Retry
-from meshsvc.shards.bus import Siblings, SiblingDown, Stream
+from meshsvc.shards.bus import SiblingDown, Siblings, Stream
 from meshsvc.storage.counter import EpochStore
 
 Plant = Callable[[Any], None]

@@ -97,7 +97,7 @@ def test_a_slow_process_takes_one_event_at_a_time():
 
 
 def test_very_many_timers():
-    """Two hundred thousand timers are entered, half of them cancelled, and run in about a second."""
+    """200,000 timers are entered, half of them cancelled, and run in about a second."""
     time, count = Time(), [0]
     clock = process(time)
 

@@ -42,7 +42,7 @@ def test_what_was_found_stays_fixed(name, seed, logged_errors):
 
 def test_a_bad_scenario_is_named():
     """A scenario that is not there, or has a key it should not have, is an error that says so."""
-    with pytest.raises(BadScenario, match="there are flapping-controller"):
+    with pytest.raises(BadScenario, match="there are busy-crash"):
         load("nothing")
     with pytest.raises(BadScenario, match="x: unknown nods"):
         parse("x", 'text = "t"\nnods = 3\n')

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
-    from meshsvc.sim.processes import SimNode, SimShard
+    from meshsvc.sim.lives import SimShard
+    from meshsvc.sim.processes import SimNode
 
 SECTIONS = ("mesh", "gossip", "verb", "shard")
 """The modules of this package that register checks."""

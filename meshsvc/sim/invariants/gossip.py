@@ -9,7 +9,8 @@ from meshsvc.sim.invariants.base import Check, register
 
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
-    from meshsvc.sim.processes import SimNode, SimShard
+    from meshsvc.sim.lives import SimShard
+    from meshsvc.sim.processes import SimNode
 
 GHOST_S = 2.0
 """An echo that was answered may be told of this late: it waits in queues and on the way."""

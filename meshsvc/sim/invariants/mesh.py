@@ -10,7 +10,8 @@ from meshsvc.sim.invariants.base import Check, register
 
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
-    from meshsvc.sim.processes import SimNode, SimShard
+    from meshsvc.sim.lives import SimShard
+    from meshsvc.sim.processes import SimNode
 
 DEAD_LINK_S = 12.0
 """Five seconds of silence are noticed within six; stalled packets may still come for some."""

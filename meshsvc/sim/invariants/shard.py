@@ -8,7 +8,8 @@ from meshsvc.sim.invariants.base import Check, register
 
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
-    from meshsvc.sim.processes import SimNode, SimShard
+    from meshsvc.sim.lives import SimShard
+    from meshsvc.sim.processes import SimNode
 
 Reader = tuple[str, int, int, int]
 
@@ -78,7 +79,8 @@ class NothingVanishes(Check):
                     self._pair(a, b)
 
     def _pair(self, a: SimShard, b: SimShard) -> None:
-        assert a.shard is not None and b.shard is not None
+        assert a.shard is not None
+        assert b.shard is not None
         there = a.shard.bus._core._peers.get(b.index)
         here = b.shard.bus._core._peers.get(a.index)
         if there is None or here is None or there.incarnation != b.incarnation:

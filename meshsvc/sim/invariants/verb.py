@@ -11,7 +11,7 @@ from meshsvc.sim.invariants.base import Check, register
 
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
-    from meshsvc.sim.processes import SimShard
+    from meshsvc.sim.lives import SimShard
 
 LATE_S = 0.25
 """An ask may end this much after its deadline: 50 ms are promised to a process that runs

@@ -129,7 +129,7 @@ class Crowd:
             core.receive(self.nodes[0].id, ACK, [[], []], began)
             for effect in core.take_events():
                 if type(effect) is Echo:
-                    trip = self._trip()
+                    trip = self._delay() + self._delay()
                     last = max(last, trip)
                     target = self._by_id[effect.node]
                     core.echo_done(effect.token, int(target.info.incarnation), began + trip)

@@ -52,7 +52,7 @@ def the_controller_forgets_its_epoch_at_a_restart():
         yield
 
 
-@bug(scenario="swarm", section="MESH", rules="controller")
+@bug(scenario="power-cuts", section="MESH", rules="controller")
 def an_epoch_is_sent_before_it_is_durable():
     """The CreateMesh does not wait for the disk (MESH-2)."""
 

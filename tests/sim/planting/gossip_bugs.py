@@ -24,14 +24,21 @@ def alive_without_an_echo():
         yield
 
 
-@bug(scenario="swarm", section="GOSSIP")
+@bug(scenario="late-goodbye", section="GOSSIP")
 def an_earlier_generation_replaces_a_later_one():
     """Whatever comes last is believed (GSP-2)."""
 
     def fit(delta, mine):
-        return states.Fit.NEWS if delta.base == 0 else right(delta, mine)
+        older = mine is not None and delta.state.generation < mine.generation
+        return states.Fit.NEWS if older and not delta.base else right_fit(delta, mine)
 
-    with swap(endpoints, "fit", fit) as right, swap(endpoints, "merge", lambda one, other: other):
+    def merge(one, other):
+        return other if other.generation != one.generation else right_merge(one, other)
+
+    with (
+        swap(endpoints, "fit", fit) as right_fit,
+        swap(endpoints, "merge", merge) as right_merge,
+    ):
         yield
 
 

@@ -14,7 +14,7 @@ from meshsvc.messaging.service import Messaging
 from meshsvc.retry import Retry
 
 
-@bug(scenario="swarm", section="VERB", rules="calls")
+@bug(scenario="shard-churn", section="VERB", rules="calls")
 def asks_do_not_end_with_the_way():
     """A lost link, shard or epoch is not told to those who wait (VERB-2)."""
     with swap(Messaging, "_lanes_closed", lambda self, lanes, why: None):
@@ -56,7 +56,7 @@ def a_lane_is_not_fifo():
         yield
 
 
-@bug(scenario="swarm", section="VERB", rules="calls")
+@bug(scenario="swarm", rules="calls")
 def an_ask_that_is_cancelled_is_not_forgotten():
     """A late answer ends it a second time: the table keeps what was cancelled (VERB-2)."""
 
