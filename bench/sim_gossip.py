@@ -4,7 +4,7 @@ Only the cores run, over virtual time (``meshsvc/sim/scale/``), so the times do 
 the machine. The yardstick is serf's published model of its own gossip.
 
     python bench/sim_gossip.py                      # 30 to 1,000 nodes
-    python bench/sim_gossip.py --nodes 3000         # about ten gigabytes and ten minutes
+    python bench/sim_gossip.py --nodes 3000         # 14 gigabytes, a quarter of an hour
     python bench/sim_gossip.py --nodes 300 --loss 0.25 --total 0
 """
 

@@ -110,6 +110,8 @@ class SimNode:
         self._supervisor.callLater(DRAIN_S, self._end, "budget spent")
         for life in list(self.shards.values()):
             life.reactor.post(LOCAL_S, life.drain)
+        if not self.shards:  # the only one was about to be restarted
+            self._end("stopped")
 
     def crash(self) -> None:
         """kill -9 of all its processes; the kernel, and the disk, know what they knew."""
@@ -217,6 +219,8 @@ class SimNode:
         self._supervisor.callLater(1.0, self._tick)
 
     def _spawn(self, index: ShardId) -> None:
+        if self.state != "running":
+            return
         self._lives[index] += 1
         life = SimShard(self, index, Incarnation(self._lives[index]))
         self.shards[index] = life

@@ -18,6 +18,8 @@ REGRESSIONS = [
     ("swarm", 243),
     # A node that was stopped while it stood still was not started again.
     ("swarm", 176),
+    # A node was stopped while its only shard waited to be restarted, and never ended.
+    ("swarm", 2883),
 ]
 
 
