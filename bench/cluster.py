@@ -74,7 +74,6 @@ class Cluster:
 
     cpus: Sequence[list[int]]
     pin: bool = True
-    log_level: str = "warn"
     nodes: list[Node] = field(default_factory=list)
     folder: Path = field(init=False)
 
@@ -113,8 +112,6 @@ admin = "127.0.0.1:{node.admin}"
 addresses = {json.dumps(seeds)}
 [mesh]
 roster = {json.dumps(roster)}
-[log]
-level = "{self.log_level}"
 [applications.benchapp]
 events = "{node.events}"
 """

@@ -143,6 +143,10 @@ def test_memory_stays_under_eighty_times_the_frame():
         datetime.datetime.now(datetime.UTC),
         [decimal.Decimal("1.5")],
         {"k": iter(())},
+        {"k": 2**64},
+        [1, -(2**70)],
+        {1: decimal.Decimal(1)},
+        ("a", datetime.date(2026, 1, 1)),
     ],
 )
 def test_what_is_not_plain_is_refused_by_its_sender(value):
