@@ -31,6 +31,10 @@ from meshsvc.wire.registry import code_of, encode_message
 MAX_REPLY_LANES = 65536
 """Lanes back to shards that asked; one a life of a remote shard, forgotten when it ends."""
 
+BODIES_A_TURN = 4
+"""Envelopes (half a mebibyte each at most) that one lane sends in one turn: a bulk transfer
+takes many turns, and what is urgent gets in between."""
+
 MAIN_LANE, REPLY_LANE = 0, 1
 
 ENVELOPE = code_of(Envelope)
@@ -217,7 +221,9 @@ class Post:
         return bool(stuck)
 
     def _empty(self, lane: Lane) -> bool:
-        while lane.items and lane.open:
+        for _ in range(BODIES_A_TURN):
+            if not lane.items or not lane.open:
+                return True
             body, count = lane.next_body()
             sent = self._send(lane, body)
             if sent is Sent.FULL:
@@ -226,7 +232,7 @@ class Post:
             if sent is Sent.DISCONNECTED:
                 self._counters.drop("verb", "disconnected", count)
                 self.on_closed([lane], f"there is no way to shard {lane.target}")
-        return True
+        return not lane.items
 
     def _send(self, lane: Lane, body: bytes) -> Sent:
         lane.seq += 1

@@ -150,6 +150,9 @@ class Supervisor(Service):
             life.channel.send(self._listen(life, message))
         elif isinstance(message, messages.ShardReady):
             self._ready(life, message.warnings)
+        elif isinstance(message, messages.Fatal) and self._stopping:
+            # A shard that was starting finds the ports closed, say: the node ends anyway.
+            self._log.info("shard {shard}: {text}", shard=life.shard, text=message.text)
         elif isinstance(message, messages.Fatal):
             code = message.exit_code if 0 < message.exit_code < 256 else exits.SOFTWARE
             self.fail(code, f"shard {life.shard}: {message.text}")

@@ -102,7 +102,12 @@ def test_the_node_is_ready_and_live(cluster):
     for node in cluster.nodes:
         assert node.http("/readyz")[0] == 200
         assert node.http("/livez")[0] == 200
-        assert any(series.startswith("links_up_total") for series in node.metrics())
+        # Counters travel with the beats of the shards, once a second.
+        wait_until(
+            lambda node=node: any(s.startswith("links_up_total") for s in node.metrics()),
+            5,
+            lambda node=node: str(node.metrics()),
+        )
 
 
 def test_large_payloads_travel(cluster):

@@ -48,3 +48,20 @@ def test_a_stop_under_load_fails_no_call_for_good(cluster):
     assert again.wait(35) == 0
     cluster.start_again(n3)
     cluster.wait_formed()
+
+
+@pytest.mark.contract("SHD-9")
+def test_a_stop_during_the_start_is_a_clean_stop(cluster):
+    """SIGTERM at any moment of a start: exit 0, or the signal's own end before it is handled."""
+    cluster.wait_formed()
+    victim = cluster.nodes[2]
+    victim.kill(signal.SIGTERM)
+    wait_until(lambda: victim.http("/livez")[0] == 0, 10, "its admin port is closed")
+    wait_until(lambda: cluster.formed(cluster.nodes[:2]), 15, cluster.describe)
+    for delay_s in (0.2, 0.35, 0.5, 0.65, 0.8):
+        process = cluster.start_again(victim)
+        time.sleep(delay_s)  # the moment is what differs
+        process.terminate()
+        assert process.wait(35) in (0, -signal.SIGTERM)
+    cluster.start_again(victim)
+    cluster.wait_formed()

@@ -227,7 +227,7 @@ def test_order_holds_over_tells_asks_and_large_payloads(net, pair):
             a.messaging.ask(b.address, "t.any", [n, b"x" * size], 5)
         else:
             a.messaging.tell(b.address, "t.any", [n, b"x" * size])
-    net.run()
+    net.run(0.1)
     assert got == list(range(len(sizes)))
 
 
@@ -237,7 +237,10 @@ def test_a_payload_over_a_frame_is_chunked_and_one_over_the_limit_refused(net, p
     a, b = pair
     b.messaging.register("t.echo", lambda call: call.payload)
     big = bytes(5_000_000)
-    assert ask(net, a, b, "t.echo", big) == [("ok", big)]
+    seen = ask(net, a, b, "t.echo", big, timeout_s=5.0)
+    for _ in range(10):
+        net.run(0.02)
+    assert seen == [("ok", big)]
     with pytest.raises(NotEncodable, match="over the limit"):
         a.messaging.tell(b.address, "t.echo", bytes(65 * 1024 * 1024))
 

@@ -20,6 +20,8 @@ REGRESSIONS = [
     ("swarm", 176),
     # A node was stopped while its only shard waited to be restarted, and never ended.
     ("swarm", 2883),
+    # A refutation from before its node's end, that a partition held up, cleared a suspicion.
+    ("swarm", 5339),
 ]
 
 

@@ -94,7 +94,9 @@ class Story(Check):
             if life_key in self._joined:
                 self.fail(f"{where}: joined a second time in one life")
             self._joined.add(life_key)
-        if name in ("joined", "alive"):
+        # A suspicion is also cleared by a refutation, which others may pass on late; only what
+        # follows a death, or a beginning, needs an echo.
+        if name == "joined" or (name == "alive" and last != "suspect"):
             self._must_live(where, member, name)
         self._told[key] = (member.generation, name)
 
