@@ -148,6 +148,25 @@ def test_cores_are_pure() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def hash_ordered(path: Path) -> Iterator[str]:
+    """Places that iterate directly over a set, whose order depends on the hash seed."""
+    for node in ast.walk(tree(path)):
+        if not isinstance(node, ast.For | ast.comprehension):
+            continue
+        over = node.iter
+        called = isinstance(over, ast.Call) and isinstance(over.func, ast.Name)
+        if isinstance(over, ast.Set | ast.SetComp) or (
+            called and over.func.id in {"set", "frozenset"}
+        ):
+            yield f"{rel(path)}:{over.lineno}"
+
+
+def test_cores_do_not_depend_on_the_order_of_sets() -> None:
+    """A pure module sorts a set before it walks it: one seed must give one trace (SIM-1)."""
+    wrong = [place for path in modules("meshsvc") if is_pure(path) for place in hash_ordered(path)]
+    assert not wrong, "iterates over a set: " + ", ".join(wrong)
+
+
 def test_automat_only_where_a_machine_is_declared() -> None:
     """Automat is imported by the modules listed in MACHINES and by no other."""
     wrong = [
