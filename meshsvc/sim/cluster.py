@@ -230,6 +230,11 @@ class Cluster:
         """A node by name."""
         return next(node for node in self.nodes if node.name == name)
 
+    @property
+    def controller(self) -> SimNode:
+        """The node that mints epochs: the first of ``[mesh] roster``."""
+        return self.nodes[0]
+
     def life_of(self, node_id: NodeId, generation: int) -> SimNode | None:
         """The node that is in this life now."""
         for node in self.nodes:

@@ -11,6 +11,7 @@ clog n1 n2 2 s                                    what n1 sends to n2 arrives af
 reset n1 n2 | half-open n1 n2                     a connection breaks, for both or for n1
 weather delay 50 ms jitter 10 ms loss 0.1         everywhere
 disk n1 eio 0.1 | disk n1 full | disk n1 well     what its disk does
+disk n1 flip 0.3 | disk n1 slow 800 ms            it misreads; a save takes up to that long
 power-cut n1 3                                    the power of n1 fails at that operation
 wait 3 s                                          let time pass (in traces)
 """
@@ -195,10 +196,12 @@ class Commands:
             node.disk.faults = Faults()
         elif what == "full":
             node.disk.faults.full = True
-        elif what == "eio":
-            node.disk.faults.eio = float(words[2])
+        elif what in ("eio", "flip"):
+            setattr(node.disk.faults, what, float(words[2]))
+        elif what == "slow":
+            node.disk.faults.fsync_s = parse_duration(" ".join(words[2:]))
         else:
-            raise ValueError("say eio P, full or well")
+            raise ValueError("say eio P, flip P, full, slow DURATION or well")
 
     def _power_cut(self, words: list[str]) -> None:
         self._cluster.node(words[0]).disk.stop_after = int(words[1])

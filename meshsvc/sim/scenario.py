@@ -11,6 +11,8 @@ A number in a file is itself; a list of two numbers is a range, and each seed dr
     [config.S]  keys of the section S of every node's config that differ
     [[step]]    at (seconds), do (a command), every (seconds between repeats, optional)
     [swarm]     kinds (of ``swarm.KINDS``), share (of them that a seed enables), mean_s
+                (between two of a kind), down_s (how long about half of them last; the
+                others end within 3 s)
 """
 
 from __future__ import annotations
@@ -45,11 +47,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class SwarmPlan:
-    """Which kinds of faults come, and how many seconds lie between two of one kind."""
+    """Which kinds of faults come, how far apart two of a kind are, and how long one lasts."""
 
     kinds: tuple[str, ...] = ()
     share: float = 0.5
     mean_s: Range = (3.0, 20.0)
+    down_s: Range = (0.1, 20.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +137,18 @@ def parse(name: str, text: str) -> Scenario:
     values: dict[str, Any] = {
         key: _range(value) if key in ranges else value for key, value in data.items()
     }
+    usual = SwarmPlan()
     plan = SwarmPlan(
         tuple(swarm.get("kinds", ())),
         swarm.get("share", 0.5),
-        _range(swarm.get("mean_s", [3.0, 20.0])),
+        _range(swarm.get("mean_s", usual.mean_s)),
+        _range(swarm.get("down_s", usual.down_s)),
     )
     return Scenario(name=name, steps=steps, swarm=plan, weather=weather, **values)
 
 
 def _range(value: Any) -> Range:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         low, high = value
         return (low, high)
     return (value, value)

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
     from meshsvc.sim.processes import SimNode
 
-DOWN_S = (0.1, 20.0)
-"""How long what was stopped stays so."""
-
 
 class Swarm:
     """Draws faults until it is stopped."""
@@ -26,6 +23,7 @@ class Swarm:
     def __init__(self, cluster: Cluster, commands: Commands, plan: SwarmPlan) -> None:
         self._cluster, self._do = cluster, commands.do
         self._rng = rng = Random(cluster.rng.getrandbits(64))
+        self._down_s = plan.down_s
         self._running = True
         enabled = [kind for kind in plan.kinds if rng.random() < plan.share]
         self.enabled = tuple(enabled or plan.kinds[:1])
@@ -47,7 +45,8 @@ class Swarm:
     # --- kinds ---------------------------------------------------------------------------
 
     def _later(self, line: str) -> float:
-        wait = self._rng.uniform(*DOWN_S) if self._rng.random() < 0.5 else self._rng.uniform(0.1, 3)
+        rng = self._rng
+        wait = rng.uniform(*self._down_s) if rng.random() < 0.5 else rng.uniform(0.1, 3)
         self._cluster.time.after(wait, self._undo, line)
         return wait
 
@@ -152,6 +151,29 @@ class Swarm:
             self._do(f"disk {node.name} {self._rng.choice(('eio 0.3', 'full'))}")
             self._later(f"disk {node.name} well")
 
+    def flip(self) -> None:
+        """A disk misreads: now and then a bit is another."""
+        node = self._some()
+        if node is not None:
+            self._do(f"disk {node.name} flip 0.3")
+            self._later(f"disk {node.name} well")
+
+    def controller(self) -> None:
+        """Whoever mints epochs is slow: it stands still, is busy, or its disk takes long."""
+        node = self._cluster.controller
+        how = self._rng.randrange(3)
+        if how == 0 and not node.paused and node.running:
+            self._do(f"pause {node.name}")
+            wait = self._later(f"resume {node.name}")
+            self._cluster.longest_pause_s = max(self._cluster.longest_pause_s, wait)
+        elif how == 1:
+            self._do(f"slow {node.name} {self._rng.randrange(5, 30)} ms")
+            self._later(f"slow {node.name} 0")
+            self._cluster.longest_pause_s = max(self._cluster.longest_pause_s, 5.0)
+        elif how == 2:
+            self._do(f"disk {node.name} slow {self._rng.randrange(200, 4000)} ms")
+            self._later(f"disk {node.name} well")
+
     def power_cut(self) -> None:
         """The power of a node fails while it writes."""
         node = self._some()
@@ -176,5 +198,7 @@ KINDS = {
     "loss": Swarm.loss,
     "disk": Swarm.disk,
     "power-cut": Swarm.power_cut,
+    "flip": Swarm.flip,
+    "controller": Swarm.controller,
 }
 """Every kind of fault by its name in scenarios."""

@@ -2,12 +2,16 @@
 
 A controller saves an epoch before it sends it. An epoch that was saved and never sent is
 merely skipped; one that was sent and never saved could be minted twice.
+
+The file is one line, ``3.1 crc32:5d0c8f1e``: a digit with a flipped bit is another digit. One
+without a checksum, from an earlier version or written by hand, is accepted.
 """
 
 from __future__ import annotations
 
 from meshsvc.errors import LocalError, StartError
 from meshsvc.model import NO_EPOCH, Epoch
+from meshsvc.storage.checksum import checksum
 from meshsvc.storage.files import EX_IOERR, FileSystem, replace
 
 
@@ -36,11 +40,12 @@ class EpochStore:
         if data is None:
             return NO_EPOCH
         try:
-            return Epoch.parse(data.decode("ascii").strip())
+            return _parse(data.decode("ascii"))
         except ValueError as error:
             raise StartError(
-                f"{self._path} is damaged ({error}): write into it an epoch at least as high as"
-                " any this mesh had, for example the one that 'meshsvc mesh' shows elsewhere",
+                f"{self._path} is damaged ({error}): check the disk and start again, as it may have"
+                " been misread; if it stays so, write into it an epoch at least as high as any this"
+                " mesh had, for example the one that 'meshsvc mesh' shows elsewhere",
                 EX_IOERR,
             ) from None
 
@@ -54,4 +59,16 @@ class EpochStore:
         last = self.load()
         if epoch < last:
             raise EpochNotGreater(f"epoch {epoch} is below {last}, which is saved already")
-        replace(self._fs, self._path, f"{epoch}\n".encode("ascii"))
+        replace(self._fs, self._path, f"{epoch} {checksum(str(epoch).encode())}\n".encode())
+
+
+def _parse(text: str) -> Epoch:
+    """Read the line.
+
+    Raises:
+        ValueError: when it is no epoch, or its checksum is that of another.
+    """
+    epoch, space, said = text.strip().partition(" ")
+    if space and said != checksum(epoch.encode()):
+        raise ValueError(f"{said!r} is not the checksum of {epoch!r}")
+    return Epoch.parse(epoch)

@@ -4,6 +4,10 @@ Why it is more than reading a file: the generation must be on the disk before an
 it, or a crash would let two lives of the node speak under one number; and it must rise even
 when the clock was set back. And one directory belongs to one process at a time, hence the
 lock comes first and is never let go while the node lives.
+
+The file carries a checksum over all its other keys: a generation with a flipped bit would be
+a number like any other. A file that an earlier version wrote has exactly the keys of
+``_Stored`` and no checksum; it is accepted, and the new life writes it with one.
 """
 
 from __future__ import annotations
@@ -11,10 +15,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from meshsvc.errors import StartError
 from meshsvc.model import Incarnation, NodeId
+from meshsvc.storage.checksum import checksum
 from meshsvc.storage.files import EX_IOERR, FileSystem, Lock, Locked, replace
 
 LOCK = "lock"
@@ -23,7 +29,10 @@ IDENTITY = "identity.json"
 EX_TEMPFAIL = 75
 EX_CONFIG = 78
 
+CHECKSUM = "checksum"
+
 _NODE_ID_DIGITS = 32
+_KEYS = {"node_id", "cluster", "name", "generation"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,24 +117,28 @@ def _parse(path: str, data: bytes) -> _Stored:
     try:
         row = json.loads(data)
         stored = _Stored(row["node_id"], row["cluster"], row["name"], row["generation"])
-    except (ValueError, KeyError, TypeError) as error:
+        intact = row.keys() == _KEYS or row[CHECKSUM] == _sum(row)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StartError(_damaged(path, repr(error)), EX_IOERR) from None
     texts = (stored.node_id, stored.cluster, stored.name)
     if not all(isinstance(text, str) for text in texts) or type(stored.generation) is not int:
         raise StartError(_damaged(path, "a value has the wrong type"), EX_IOERR)
+    if not intact:
+        raise StartError(_damaged(path, "its checksum is not that of its content"), EX_IOERR)
     if len(stored.node_id) != _NODE_ID_DIGITS or set(stored.node_id) - set("0123456789abcdef"):
         raise StartError(_damaged(path, f"{stored.node_id!r} is no node id"), EX_IOERR)
     return stored
 
 
+def _sum(row: dict[str, Any]) -> str:
+    """Over every other key, whatever a later version adds, and whatever the layout."""
+    content = {key: value for key, value in row.items() if key != CHECKSUM}
+    return checksum(json.dumps(content, sort_keys=True, separators=(",", ":")).encode())
+
+
 def _dump(stored: _Stored) -> bytes:
-    row = {
-        "node_id": stored.node_id,
-        "cluster": stored.cluster,
-        "name": stored.name,
-        "generation": stored.generation,
-    }
-    return json.dumps(row, indent=2).encode() + b"\n"
+    row = asdict(stored)
+    return json.dumps({**row, CHECKSUM: _sum(row)}, indent=2).encode() + b"\n"
 
 
 def _check_owner(data_dir: str, stored: _Stored, name: str, cluster: str) -> None:
@@ -156,6 +169,7 @@ def _unusable(data_dir: str, error: OSError) -> str:
 
 def _damaged(path: str, what: str) -> str:
     return (
-        f"{path} is damaged ({what}): restore it from a backup; or, once the node is removed"
-        " from its cluster, delete its data directory to let it join as a new one"
+        f"{path} is damaged ({what}): check the disk and start again, as it may have been misread;"
+        " if it stays so, restore the file from a backup, or, once the node is removed from its"
+        " cluster, delete its data directory to let it join as a new one"
     )
