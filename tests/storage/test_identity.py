@@ -150,6 +150,52 @@ def test_damage_is_named_and_not_overwritten(content):
     assert (disk.files["/d/identity.json"], disk.locked) == (content, False)
 
 
+def flips(data):
+    """The content with each of its bits flipped, one at a time."""
+    for bit in range(len(data) * 8):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << (bit % 8)
+        yield bytes(flipped)
+
+
+@pytest.mark.contract("GSP-1")
+def test_no_flipped_bit_is_believed():
+    """Whatever bit is flipped: the start ends (74) and says so, and the file stays."""
+    disk = MemoryDisk()
+    begin(disk)
+    content = disk.files["/d/identity.json"]
+    for flipped in flips(content):
+        bad = MemoryDisk({"/d/identity.json": flipped})
+        with pytest.raises(StartError, match="is damaged") as caught:
+            begin(bad)
+        assert caught.value.exit_code == 74
+        assert bad.files["/d/identity.json"] == flipped
+    flipped = content.replace(b"1800000000", b"9800000000")
+    with pytest.raises(StartError, match=r"its checksum is not .* start again"):
+        begin(MemoryDisk({"/d/identity.json": flipped}))
+
+
+@pytest.mark.contract("GSP-1")
+def test_identity_of_an_earlier_version_is_accepted():
+    """A file without a checksum begins a life, which writes it with one."""
+    row = {"node_id": ID, "cluster": "c", "name": "n1", "generation": int(NOW) + 5}
+    disk = MemoryDisk({"/d/identity.json": json.dumps(row, indent=2).encode()})
+    assert begin(disk).generation == int(NOW) + 6
+    written = json.loads(disk.files["/d/identity.json"])
+    assert written.pop("checksum").startswith("crc32:")
+    assert written == {**row, "generation": int(NOW) + 6}
+
+
+def test_every_key_is_under_the_checksum():
+    """A key that this version does not know is content too: it cannot appear unnoticed."""
+    disk = MemoryDisk()
+    begin(disk).lock.release()
+    row = json.loads(disk.files["/d/identity.json"])
+    more = json.dumps({**row, "site": "a"}).encode()
+    with pytest.raises(StartError, match="checksum"):
+        begin(MemoryDisk({"/d/identity.json": more}))
+
+
 @pytest.mark.contract("SHD-2")
 def test_locked_directory_names_the_holder():
     """A locked directory ends the start with 75 and the pid of the process that has it."""
