@@ -207,6 +207,11 @@ class Retry:
         else:
             self._machine.failed(now)
 
+    def hasten(self, at: float) -> None:
+        """Let a wait that is under way end at ``at``, unless it ends sooner anyway."""
+        if self._core.due_at is not None:
+            self._core.due_at = min(self._core.due_at, at)
+
     def stop(self) -> None:
         """No more attempts; failures are forgotten."""
         self._machine.stop()
