@@ -3,6 +3,12 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 
-for folder in (HERE, HERE.parent / "messaging", HERE.parent / "link", HERE.parent / "mesh"):
+for folder in (
+    HERE,
+    HERE / "planting",
+    HERE.parent / "messaging",
+    HERE.parent / "link",
+    HERE.parent / "mesh",
+):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))

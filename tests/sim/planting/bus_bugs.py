@@ -1,11 +1,12 @@
-"""Bugs on the bus between the shards of a node."""
+"""Bugs between the shards of a node: on the bus, and in what crosses it."""
 
 from __future__ import annotations
 
 from planting import bug, swap
 
 from meshsvc.model import Sent
-from meshsvc.shards.bus import BusPeer, Siblings, Stream
+from meshsvc.node.handoff import Publisher
+from meshsvc.shards.bus import BusPeer, SiblingDown, Siblings, Stream
 from meshsvc.wire.messages import BusFrame
 from meshsvc.wire.registry import Role, decode_message
 
@@ -66,4 +67,28 @@ def frames_vanish_unseen():
         return right(self, body, carrier, **how)
 
     with swap(Stream, "send", send) as right:
+        yield
+
+
+@bug(scenario="swarm")
+def a_lost_sibling_is_not_told():
+    """A shard that ended stays up for the others (SHD-8)."""
+
+    def take_events(self):
+        return [event for event in right(self) if not isinstance(event, SiblingDown)]
+
+    with swap(Siblings, "take_events", take_events) as right:
+        yield
+
+
+@bug(scenario="swarm", section="LIVENESS")
+def other_shards_are_not_told_of_changes():
+    """Shard 0 keeps news of members to itself (SHD-7)."""
+
+    def changed(self):
+        index, whole, rows = self._view_since(self._members.index)
+        if index != self._members.index:
+            self._members.apply(index, whole, rows)
+
+    with swap(Publisher, "changed", changed):
         yield

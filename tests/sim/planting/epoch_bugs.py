@@ -1,22 +1,19 @@
-"""Bugs in epochs, their controller, and the links that carry them."""
+"""Bugs in epochs and in the controller that mints them."""
 
 from __future__ import annotations
 
 from planting import bug, swap
 
-from meshsvc.link import admission, pairing
-from meshsvc.link.gate import EpochGate
 from meshsvc.mesh.controller import StaticController
 from meshsvc.mesh.delivery import Delivery
 from meshsvc.mesh.epoch import Answer, NodeEpoch
-from meshsvc.messaging.protocol import Inbox
 from meshsvc.model import NO_EPOCH
 from meshsvc.storage.counter import EpochStore
 
 
-@bug(rules="epoch")
+@bug(scenario="flapping-controller", section="MESH", rules="epoch")
 def a_lower_epoch_is_accepted():
-    """A roster of any epoch is adopted; one controller never sends them so (MESH-2)."""
+    """A roster of any epoch is adopted, whichever came last (MESH-2)."""
 
     def offer(self, roster):
         me = roster.get(self._me)
@@ -52,6 +49,13 @@ def the_controller_forgets_its_epoch_at_a_restart():
         yield
 
 
+@bug(scenario="mass-restart", section="MESH")
+def an_epoch_is_not_saved():
+    """Nothing that is minted gets to the disk (MESH-2)."""
+    with swap(EpochStore, "save", lambda self, epoch: None):
+        yield
+
+
 @bug(scenario="power-cuts", section="MESH", rules="controller")
 def an_epoch_is_sent_before_it_is_durable():
     """The CreateMesh does not wait for the disk (MESH-2)."""
@@ -77,7 +81,7 @@ def a_restart_is_no_reason_for_a_new_epoch():
         yield
 
 
-@bug(rules="controller")
+@bug(scenario="flapping-controller", section="LIVENESS", rules="controller")
 def a_create_mesh_that_failed_is_not_sent_again():
     """A lost wake-up: the failed send is never due again (MESH-8)."""
 
@@ -90,35 +94,4 @@ def a_create_mesh_that_failed_is_not_sent_again():
         swap(Delivery, "failed", failed) as right,
         swap(Delivery, "shown", lambda self, node, behind, now: None),
     ):
-        yield
-
-
-@bug(scenario="swarm", rules="handshake")
-def a_frame_of_another_epoch_is_delivered():
-    """The gate of the link and the check behind it both let it through (MESH-9)."""
-    with (
-        swap(EpochGate, "objection", lambda self, envelope: None),
-        swap(Inbox, "_other_epoch", lambda self, envelope, theirs: None),
-    ):
-        yield
-
-
-@bug(rules="pairing")
-def the_two_ends_keep_different_links():
-    """Of two links of a pair each end keeps the one that came up last there (LINK-6)."""
-
-    def last(self, links):
-        for link in links:
-            link.proven = True
-        return links[-1]
-
-    with swap(pairing.Pairing, "_best", last):
-        yield
-
-
-@bug(rules="handshake")
-def a_stranger_of_another_cluster_is_let_in():
-    """The cluster's name is not compared (LINK-2, MESH-6)."""
-    checks = tuple(check for check in admission._IDENTITY if check is not admission._cluster)
-    with swap(admission, "_IDENTITY", checks):
         yield

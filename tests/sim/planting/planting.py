@@ -2,7 +2,27 @@
 
 A bug is a context manager that puts one wrong thing into the product for as long as it is
 open. ``hunt`` runs seeds of its scenario until an invariant breaks; where no scenario can
-bring about what it needs, a rule machine is run against it instead.
+bring about what it needs, a rule machine is run against it instead, and a comment beside the
+bug says why.
+
+To add a family of bugs, say of the tables, write ``table_bugs.py`` beside this module:
+``FAMILIES`` are the files whose names end so, nothing has to be listed. To add a bug, write
+there a generator function that plants it and yields once::
+
+    @bug(scenario="swarm", section="TABLES", rules="join")
+    def a_tombstone_is_forgotten():
+        '''What was deleted comes back with the next exchange (TBL-4).'''
+        with swap(Versions, "bury", lambda self, key, version: None):
+            yield
+
+* ``scenario``: one of ``meshsvc sim scenarios``, or a file beside this module for a bug that
+  needs something special. ``seeds`` bounds how many of it ``make test`` may try.
+* ``section``: what the violation must begin with; leave it out when several may see it first.
+* ``rules``: a name in ``MACHINES``; add your rule machine there.
+
+Both ways may be given. ``make test`` takes the first that is; ``MESHSVC_SIM_TRIALS=5`` takes
+both, from five first seeds, and prints the medians. A test sees to it that the product itself
+passes the seeds in which bugs were found.
 """
 
 from __future__ import annotations

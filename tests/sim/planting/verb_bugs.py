@@ -1,17 +1,18 @@
-"""Bugs in asks and tells, and in what wakes those who wait."""
+"""Bugs in asks and tells, and in the ways they take."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 from planting import bug, swap
 
 from meshsvc.messaging.calls import CallTable
 from meshsvc.messaging.items import join
 from meshsvc.messaging.lanes import Lane
+from meshsvc.messaging.post import Post
 from meshsvc.messaging.protocol import Inbox
 from meshsvc.messaging.service import Messaging
-from meshsvc.retry import Retry
 
 
 @bug(scenario="shard-churn", section="VERB", rules="calls")
@@ -69,16 +70,41 @@ def an_ask_that_is_cancelled_is_not_forgotten():
         yield
 
 
-@bug(scenario="swarm", rules="retry")
-def a_retry_misses_its_wake_up():
-    """A tick at the very moment a wait is over takes the wait away and does not run."""
+@bug(scenario="swarm", section="VERB")
+def an_item_is_sent_twice():
+    """The first item of a batch leaves once more at its end (VERB-2, 4)."""
 
-    def tick(self, now):
-        exact = self._core.due_at == now
-        if exact:
-            self._core.due_at = None
-            return False
-        return right(self, now)
+    def next_body(self):
+        items = list(self.items)
+        _, count = right(self)
+        return join([*items[:count], items[0]]), count
 
-    with swap(Retry, "tick", tick) as right:
+    with swap(Lane, "next_body", next_body) as right:
+        yield
+
+
+@bug(scenario="swarm", section="VERB")
+def ids_of_calls_are_reused():
+    """The fourth call has the id of the first, which may still wait (VERB-2)."""
+
+    def next_id(self):
+        self._next = self._next % 3 + 1
+        return self._next
+
+    with swap(CallTable, "next_id", next_id):
+        yield
+
+
+@bug(scenario="swarm")
+def a_way_is_not_opened_again():
+    """A link that comes back is not told to those who send (VERB-1)."""
+    seen = WeakKeyDictionary()
+
+    def link_open(self, node, link_class):
+        ways = seen.setdefault(self, set())
+        if (node, link_class) not in ways:
+            ways.add((node, link_class))
+            right(self, node, link_class)
+
+    with swap(Post, "link_open", link_open) as right:
         yield
