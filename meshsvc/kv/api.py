@@ -331,9 +331,6 @@ class EventBatch:
     encoded: bytes | None = field(default=None, compare=False, repr=False)
 
 
-NO_EVENTS = EventBatch((), 0)
-
-
 @dataclass(frozen=True, slots=True)
 class WatchCreate:
     """Watch ``key``, or the range up to ``range_end``, from ``start_revision`` (0: from now on).
@@ -357,7 +354,7 @@ NO_WATCH = -1
 
 @dataclass(frozen=True, slots=True)
 class WatchResponse:
-    """What a stream is told: ``created``, ``canceled``, events, or (no events) progress.
+    """What a stream is told: ``created``, ``canceled``, events in ``batch``, or (none) progress.
 
     ``compact_revision`` is set when the watch ended because what it wanted next is compacted.
     With ``fragment`` more of the same revision follows.
@@ -365,7 +362,7 @@ class WatchResponse:
 
     watch_id: int
     header: Header
-    batch: EventBatch = NO_EVENTS
+    batch: EventBatch | None = None
     created: bool = False
     canceled: bool = False
     compact_revision: int = 0
