@@ -135,7 +135,7 @@ class Connection:
         for stream in changed:
             if stream.sent_all:
                 self._table.close_if_done(stream)
-            else:
+            elif stream.told_to_pause:
                 stream.told_to_pause = False
                 self._table.events.append(StreamWritable(stream.stream_id))
         return output
@@ -183,9 +183,7 @@ class Connection:
         if self._sender.queued_bytes > self._limits.queued_bytes:
             for stream in list(self._table.open.values()):
                 if stream.queue:
-                    self._table.lose(
-                        stream, ErrorCode.ENHANCE_YOUR_CALM, "responses are not read"
-                    )
+                    self._table.lose(stream, ErrorCode.ENHANCE_YOUR_CALM, "responses are not read")
 
     def _end(self, code: ErrorCode, text: str) -> None:
         self.closed = True

@@ -123,7 +123,10 @@ def unpack_settings(payload: bytes) -> list[tuple[int, int]]:
             raise Violation(ErrorCode.FLOW_CONTROL_ERROR, f"initial window of {value}")
         if key == Setting.ENABLE_PUSH and value > 1:
             raise Violation(ErrorCode.PROTOCOL_ERROR, f"ENABLE_PUSH is {value}")
-        if key == Setting.MAX_FRAME_SIZE and not DEFAULT_FRAME_BYTES <= value <= LARGEST_FRAME_BYTES:
+        if (
+            key == Setting.MAX_FRAME_SIZE
+            and not DEFAULT_FRAME_BYTES <= value <= LARGEST_FRAME_BYTES
+        ):
             raise Violation(ErrorCode.PROTOCOL_ERROR, f"MAX_FRAME_SIZE is {value}")
     return pairs
 

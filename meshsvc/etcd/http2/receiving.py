@@ -85,9 +85,7 @@ class Receiver:
         return at
 
     def _frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
-        if self._block is not None and (
-            kind != fr.CONTINUATION or stream_id != self._block[0]
-        ):
+        if self._block is not None and (kind != fr.CONTINUATION or stream_id != self._block[0]):
             raise Violation(ErrorCode.PROTOCOL_ERROR, "a frame between HEADERS and CONTINUATION")
         if not self._table.upkeep.greeted and kind != fr.SETTINGS:
             raise Violation(ErrorCode.PROTOCOL_ERROR, "the first frame is not SETTINGS")
@@ -290,8 +288,6 @@ class Receiver:
             raise Violation(ErrorCode.ENHANCE_YOUR_CALM, "too many frames without a request")
 
 
-def _expect(
-    holds: bool, text: str, code: ErrorCode = ErrorCode.FRAME_SIZE_ERROR
-) -> None:
+def _expect(holds: bool, text: str, code: ErrorCode = ErrorCode.FRAME_SIZE_ERROR) -> None:
     if not holds:
         raise Violation(code, text)

@@ -37,9 +37,9 @@ class Stream:
         "opened_at",
         "queue",
         "queued_bytes",
+        "receive_window",
         "received",
         "received_all",
-        "receive_window",
         "send_window",
         "sent_all",
         "stalled_since",
@@ -105,14 +105,16 @@ class Sender:
         self.frames_sent += 3
         pack = HEADER.pack
         self._push(
-            b"".join((
-                pack(len(head) >> 8, len(head) & 0xFF, HEADERS, END_HEADERS, sid),
-                head,
-                pack(size >> 8, size & 0xFF, DATA, 0, sid),
-                data,
-                pack(len(trailers) >> 8, len(trailers) & 0xFF, HEADERS, 5, sid),
-                trailers,
-            ))
+            b"".join(
+                (
+                    pack(len(head) >> 8, len(head) & 0xFF, HEADERS, END_HEADERS, sid),
+                    head,
+                    pack(size >> 8, size & 0xFF, DATA, 0, sid),
+                    data,
+                    pack(len(trailers) >> 8, len(trailers) & 0xFF, HEADERS, 5, sid),
+                    trailers,
+                )
+            )
         )
 
     def headers(self, stream: Stream, block: bytes, end: bool) -> None:

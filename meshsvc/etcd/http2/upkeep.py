@@ -28,7 +28,15 @@ TEXTS = {
 class Upkeep:
     """The clocks of one connection, as times on the caller's monotonic clock."""
 
-    __slots__ = ("_limits", "_pinged_at", "block_since", "busy", "greeted", "heard_at", "idle_since")
+    __slots__ = (
+        "_limits",
+        "_pinged_at",
+        "block_since",
+        "busy",
+        "greeted",
+        "heard_at",
+        "idle_since",
+    )
 
     def __init__(self, limits: Limits, now: float) -> None:
         self._limits = limits
