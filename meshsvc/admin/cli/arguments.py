@@ -7,28 +7,16 @@ sysexits.h has it, and not with argparse's own 2.
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
-from typing import NoReturn
 
 from meshsvc import __version__
 from meshsvc.admin.cli import configs, dev, exits, simulator, talking, verbs
+from meshsvc.admin.cli.arguments_store import add_store
 from meshsvc.admin.cli.client import DEFAULT_URL
 from meshsvc.admin.cli.output import FORMATS
+from meshsvc.admin.cli.parser import Parser, Verbs
 from meshsvc.admin.targets import FORMS
 
 _EPILOG = "exit codes: " + ", ".join(f"{code} {text}" for code, text in exits.MEANINGS.items())
-
-Verb = Callable[[argparse.Namespace], int]
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that ends the program with the exit code for wrong usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and where to read on."""
-        self.print_usage(sys.stderr)
-        self.exit(exits.USAGE, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def build_parser() -> Parser:
@@ -45,36 +33,18 @@ def build_parser() -> Parser:
         parents=[common],
     )
     parser.add_argument("--version", action="version", version=f"meshsvc {__version__}")
-    verbs_of = _Verbs(parser.add_subparsers(metavar="VERB", required=True), common)
+    verbs_of = Verbs(parser.add_subparsers(metavar="VERB", required=True), common)
     verbs_of.adding.add_parser("run", help="Run a node; the same as twistd -n meshsvc run.")
     _add_dev(verbs_of)
     _add_showing(verbs_of)
     _add_talking(verbs_of)
     _add_config(verbs_of)
+    add_store(verbs_of)
     _add_sim(verbs_of)
     return parser
 
 
-class _Verbs:
-    """Where verbs are added, and the options they all have."""
-
-    def __init__(self, adding: argparse._SubParsersAction[Parser], common: Parser) -> None:
-        self.adding = adding
-        self.common = common
-
-    def add(self, name: str, function: Verb) -> Parser:
-        """A verb, described by the first line of its function."""
-        text = (function.__doc__ or "").splitlines()[0]
-        made = self.adding.add_parser(name, help=text, description=text, parents=[self.common])
-        made.set_defaults(verb=function)
-        return made
-
-    def below(self, parser: Parser, required: bool) -> _Verbs:
-        """Where the verbs of a verb are added."""
-        return _Verbs(parser.add_subparsers(metavar="VERB", required=required), self.common)
-
-
-def _add_showing(to: _Verbs) -> None:
+def _add_showing(to: Verbs) -> None:
     to.add("status", verbs.status)
     to.add("members", verbs.members)
     mesh = to.add("mesh", verbs.mesh)
@@ -90,7 +60,7 @@ def _add_showing(to: _Verbs) -> None:
     wait.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS")
 
 
-def _add_talking(to: _Verbs) -> None:
+def _add_talking(to: Verbs) -> None:
     call = to.add("call", talking.call)
     call.add_argument("target", metavar="TARGET", help=FORMS)
     call.add_argument("verb_name", metavar="VERB", help="for example sys.echo")
@@ -101,7 +71,7 @@ def _add_talking(to: _Verbs) -> None:
     events.add_argument("--limit", type=_limit, metavar="N", help="end after N events")
 
 
-def _add_config(to: _Verbs) -> None:
+def _add_config(to: Verbs) -> None:
     config = to.adding.add_parser("config", help="Check or show a config file.")
     below = to.below(config, required=True)
     check, show = below.add("check", configs.check), below.add("show", configs.show)
@@ -114,7 +84,7 @@ def _add_config(to: _Verbs) -> None:
     show.add_argument("--origin", action="store_true", help="where each value was set")
 
 
-def _add_sim(to: _Verbs) -> None:
+def _add_sim(to: Verbs) -> None:
     sim = to.adding.add_parser("sim", help="Simulate whole clusters: faults, checks, replay.")
     below = to.below(sim, required=True)
     run, replay = below.add("run", simulator.run), below.add("replay", simulator.replay)
@@ -129,7 +99,7 @@ def _add_sim(to: _Verbs) -> None:
         parser.add_argument("--scenario", default="swarm", metavar="S", help=text)
 
 
-def _add_dev(to: _Verbs) -> None:
+def _add_dev(to: Verbs) -> None:
     parser = to.add("dev", dev.dev)
     parser.add_argument("--nodes", type=_count, default=3, metavar="N")
     parser.add_argument("--shards", type=_count, default=2, metavar="N", help="per node")

@@ -34,11 +34,22 @@ def _verb(given: Sequence[str]) -> int:
     from meshsvc.admin.cli.arguments import build_parser  # noqa: PLC0415
     from meshsvc.admin.cli.client import DEFAULT_URL  # noqa: PLC0415
 
+    given, command = _command_in(given)
     args = build_parser().parse_args(given)
+    args.command = command
     args.admin = getattr(args, "admin", None) or os.environ.get("MESHSVC_ADMIN") or DEFAULT_URL
     args.output = getattr(args, "output", "table")
     code: int = args.verb(args)
     return code
+
+
+def _command_in(given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What stands behind the -- of ``lock NAME -- COMMAND`` is not for the parser."""
+    words = list(given)
+    if "--" in words and "lock" in words[: words.index("--")]:
+        at = words.index("--")
+        return words[:at], words[at + 1 :]
+    return words, []
 
 
 def _failed(error: Exception) -> int:
