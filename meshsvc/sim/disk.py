@@ -2,8 +2,9 @@
 
 Each file has the content that reads see and the content that is durable; names work the same
 way, as a rename that was not followed by ``sync_dir`` may be undone by a crash. ``crash``
-decides, per file and name, what of the rest survives. ``Faults`` make single operations
-fail, tear or take long; ``stop_after`` cuts the power between two operations.
+decides, per sector of what was written and per name, what of the rest survives. ``Faults``
+make single operations fail, tear or take long; ``stop_after`` cuts the power between two
+operations, and ``fail_at`` lets one of them fail.
 """
 
 from __future__ import annotations
@@ -13,10 +14,8 @@ import os
 from dataclasses import dataclass
 from random import Random
 
+from meshsvc.sim.inode import PAGE, Inode
 from meshsvc.storage.files import Locked
-
-PAGE = 512
-"""Bytes that a disk writes in one piece; a torn write ends at such a boundary."""
 
 
 class PowerCut(Exception):
@@ -27,13 +26,15 @@ class PowerCut(Exception):
 class Faults:
     """How likely it is that an operation goes wrong.
 
-    ``eio`` fails any operation, ``full`` any write; ``flip`` turns one bit of what is read;
-    ``torn`` of the files that were being written at a crash keep a part of it. ``fsync_s``
-    is how long an operation that waits for the disk takes at most.
+    ``eio`` fails any operation, ``full`` any that needs room; ``room`` is how many bytes the
+    disk has left for new room, None for enough. ``flip`` turns one bit of what is read;
+    ``torn`` of the writes that were under way at a crash keep a part of themselves.
+    ``fsync_s`` is how long an operation that waits for the disk takes at most.
     """
 
     eio: float = 0.0
     full: bool = False
+    room: int | None = None
     flip: float = 0.0
     torn: float = 0.5
     fsync_s: float = 0.01
@@ -62,56 +63,84 @@ class SimDisk:
         self.faults = Faults()
         self.operations = 0
         self.stop_after: int | None = None
+        self.fail_at: tuple[int, int] | None = None
+        """(operation to come, errno): that one fails once; 0 is the next."""
         self._rng = rng
-        self._seen: dict[str, bytes] = {}
-        self._durable: dict[str, bytes] = {}
-        self._unsynced: dict[str, list[tuple[str, bytes | None]]] = {}
+        self._seen: dict[str, Inode] = {}
+        self._durable: dict[str, Inode] = {}
+        self._unsynced: dict[str, list[tuple[str, Inode | None]]] = {}
         self._locks: dict[str, SimLock] = {}
-        self._writing: tuple[str, bytes] | None = None
 
     # --- FileSystem ----------------------------------------------------------------------
 
     def make_dir(self, path: str) -> None:
         """Create a directory: there is nothing to remember of it."""
-        self._step()
+        self.step()
 
     def read(self, path: str) -> bytes | None:
         """The content of a file, with a flipped bit when the disk is that bad."""
-        self._step()
-        data = self._seen.get(path)
-        if data and self._rng.random() < self.faults.flip:
-            at = self._rng.randrange(len(data) * 8)
-            flipped = bytearray(data)
-            flipped[at // 8] ^= 1 << (at % 8)
-            return bytes(flipped)
-        return data
+        self.step()
+        inode = self._seen.get(path)
+        return None if inode is None else self.as_read(bytes(inode.seen))
 
     def write(self, path: str, data: bytes) -> None:
         """Write and fsync a file: its content is durable, a new name is not yet."""
-        self._writing = (path, data)
-        self._step()
-        if self.faults.full:
-            raise OSError(errno.ENOSPC, "No space left on device", path)
-        self._writing = None
-        self._seen[path] = data
-        if path in self._durable:
-            self._durable[path] = data
+        inode = self._seen.get(path)
+        if self.stop_after == 0 and self._rng.random() < self.faults.torn:
+            pages = self._rng.randrange(len(data) // PAGE + 1)
+            self._durable[path] = Inode(data[: pages * PAGE])
+        self.step()
+        self.need(len(data), path)
+        if inode is not None and self._durable.get(path) is inode:
+            inode.replace(data)
         else:
-            self._pend(path, (path, data))
+            self._seen[path] = inode = Inode(data)
+            self._pend(path, (path, inode))
 
     def rename(self, source: str, target: str) -> None:
-        """Put one file in the place of another; durable with the next ``sync_dir``."""
-        self._step()
-        data = self._seen.pop(source)
-        self._seen[target] = data
-        self._pend(target, (target, data))
+        """Put one file in the place of another; durable with the next ``sync_dir``.
+
+        A directory moves with all that is in it, in one step.
+        """
+        self.step()
+        inode = self._seen.pop(source, None)
+        if inode is None:
+            self._rename_folder(source, target)
+            return
+        self._seen[target] = inode
+        self._pend(target, (target, inode))
         self._pend(target, (source, None))
 
     def sync_dir(self, path: str) -> None:
         """Make names durable."""
-        self._step()
-        for name, data in self._unsynced.pop(path, []):
-            self._settle(name, data)
+        self.step()
+        for name, inode in self._unsynced.pop(path, []):
+            self._settle(name, inode)
+
+    def open(self, path: str, create: bool = False) -> SimFile:
+        """Open a file; a new one is as unsynced as its name."""
+        self.step()
+        if create:
+            self.need(0, path)
+            self._seen[path] = Inode(b"")
+            self._pend(path, (path, self._seen[path]))
+        if path not in self._seen:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", path)
+        return SimFile(self, path, self._seen[path])
+
+    def list_dir(self, path: str) -> list[str]:
+        """The names in a directory, those of directories included."""
+        self.step()
+        inside = [name[len(path) + 1 :] for name in self._seen if name.startswith(path + "/")]
+        return sorted({name.split("/")[0] for name in inside})
+
+    def remove(self, path: str) -> None:
+        """Remove a file; who has it open still reads it."""
+        self.step()
+        inode = self._seen.pop(path, None)
+        if inode is not None:
+            self._pend(path, (path, None))
+            self.give_back(len(inode.seen))
 
     def lock(self, path: str) -> SimLock:
         """Lock a file.
@@ -119,7 +148,7 @@ class SimDisk:
         Raises:
             Locked: when it is.
         """
-        self._step()
+        self.step()
         held = self._locks.get(path)
         if held is not None:
             raise Locked(held.holder)
@@ -140,14 +169,15 @@ class SimDisk:
     def crash(self) -> None:
         """The power failed: of what was not synced, anything may be left."""
         self.processes_ended()
-        self.stop_after = None
+        self.stop_after = self.fail_at = None
         for folder in sorted(self._unsynced):
             # A journaling file system keeps an order: some first part of it survives.
             changes = self._unsynced[folder]
-            for name, data in changes[: self._rng.randrange(len(changes) + 1)]:
-                self._settle(name, data)
+            for name, inode in changes[: self._rng.randrange(len(changes) + 1)]:
+                self._settle(name, inode)
         self._unsynced.clear()
-        self._tear()
+        for inode in {id(inode): inode for inode in self._durable.values()}.values():
+            inode.crash(self._rng, self.faults.torn)
         self._seen = dict(self._durable)
 
     def save_time_s(self) -> float:
@@ -156,36 +186,119 @@ class SimDisk:
 
     def put(self, path: str, data: bytes) -> None:
         """Have a file on the disk, for tests."""
-        self._seen[path] = self._durable[path] = data
+        self._seen[path] = self._durable[path] = Inode(data)
 
     def files(self) -> dict[str, bytes]:
         """What reads see, by path."""
-        return dict(self._seen)
+        return {path: bytes(inode.seen) for path, inode in self._seen.items()}
 
-    # --- within --------------------------------------------------------------------------
+    # --- for files -----------------------------------------------------------------------
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """One more operation begins: it may be the one that does not happen."""
         self.operations += 1
         if self.stop_after is not None:
             if self.stop_after <= 0:
                 raise PowerCut
             self.stop_after -= 1
+        if self.fail_at is not None:
+            left, number = self.fail_at
+            self.fail_at = (left - 1, number) if left else None
+            if not left:
+                raise OSError(number, os.strerror(number))
         if self.faults.eio and self._rng.random() < self.faults.eio:
             raise OSError(errno.EIO, "Input/output error")
 
-    def _pend(self, path: str, change: tuple[str, bytes | None]) -> None:
+    def need(self, more: int, path: str) -> None:
+        """Room for so many bytes is needed.
+
+        Raises:
+            OSError: ``ENOSPC``.
+        """
+        room = self.faults.room
+        if self.faults.full or (room is not None and more > room):
+            raise OSError(errno.ENOSPC, "No space left on device", path)
+        if room is not None:
+            self.faults.room = room - more
+
+    def give_back(self, less: int) -> None:
+        """So many bytes are free again."""
+        if self.faults.room is not None:
+            self.faults.room += less
+
+    def as_read(self, data: bytes) -> bytes:
+        """What a read gives, with a flipped bit when the disk is that bad."""
+        if data and self._rng.random() < self.faults.flip:
+            at = self._rng.randrange(len(data) * 8)
+            flipped = bytearray(data)
+            flipped[at // 8] ^= 1 << (at % 8)
+            return bytes(flipped)
+        return data
+
+    # --- within --------------------------------------------------------------------------
+
+    def _rename_folder(self, source: str, target: str) -> None:
+        inside = [path for path in self._seen if path.startswith(source + "/")]
+        if not inside:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", source)
+        for path in inside:
+            moved = target + path[len(source) :]
+            inode = self._seen[moved] = self._seen.pop(path)
+            # All at once, and at once durable: one name changes on a real disk.
+            self._durable.pop(path, None)
+            self._durable[moved] = inode
+
+    def _pend(self, path: str, change: tuple[str, Inode | None]) -> None:
         self._unsynced.setdefault(os.path.dirname(path), []).append(change)
 
-    def _settle(self, name: str, data: bytes | None) -> None:
-        if data is None:
+    def _settle(self, name: str, inode: Inode | None) -> None:
+        if inode is None:
             self._durable.pop(name, None)
         else:
-            self._durable[name] = data
+            self._durable[name] = inode
 
-    def _tear(self) -> None:
-        if self._writing is None:
-            return
-        (path, data), self._writing = self._writing, None
-        if self._rng.random() < self.faults.torn:
-            pages = self._rng.randrange(len(data) // PAGE + 1)
-            self._durable[path] = data[: pages * PAGE]
+
+class SimFile:
+    """An open file, as a ``storage.files.File``."""
+
+    def __init__(self, disk: SimDisk, path: str, inode: Inode) -> None:
+        self._disk, self._path, self._inode = disk, path, inode
+
+    def size(self) -> int:
+        """Its length."""
+        return len(self._inode.seen)
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Bytes at a place."""
+        self._disk.step()
+        return self._disk.as_read(bytes(self._inode.seen[offset : offset + length]))
+
+    def write_at(self, offset: int, data: bytes) -> None:
+        """Bytes to a place; a power cut in here leaves any of the sectors."""
+        more = max(0, offset + len(data) - len(self._inode.seen))
+        if self._disk.stop_after == 0:
+            self._inode.write(offset, data)
+        self._disk.step()
+        if more:
+            self._disk.need(more, self._path)
+        self._inode.write(offset, data)
+
+    def allocate(self, offset: int, length: int) -> None:
+        """Zeroes, and room for them."""
+        self._disk.step()
+        self._disk.need(max(0, offset + length - len(self._inode.seen)), self._path)
+        self._inode.write(offset, bytes(length))
+
+    def truncate(self, size: int) -> None:
+        """Cut it."""
+        self._disk.step()
+        self._disk.give_back(max(0, len(self._inode.seen) - size))
+        self._inode.truncate(size)
+
+    def sync(self) -> None:
+        """Make it durable."""
+        self._disk.step()
+        self._inode.sync()
+
+    def close(self) -> None:
+        """Let go of it."""
