@@ -153,11 +153,11 @@ def _note(record: records.Record, place: int, found: Recovery) -> None:
 def _check_complete(folder: str, found: Recovery) -> None:
     if not found.numbers:
         return
-    if found.numbers[0] > found.floor:
-        path = os.path.join(folder, name_of(found.floor))
-        raise Damaged(path, 0, "the segment is missing")
     if found.rolled_to > found.numbers[-1]:
         path = os.path.join(folder, name_of(found.rolled_to))
+        raise Damaged(path, 0, "the segment is missing")
+    if found.numbers[0] > found.floor:
+        path = os.path.join(folder, name_of(found.floor))
         raise Damaged(path, 0, "the segment is missing")
 
 

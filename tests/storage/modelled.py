@@ -10,7 +10,7 @@ from meshsvc.storage.records import Append, Compact, Entry, HardState, Reset
 
 FOLDER = "/d/shard-0/journal"
 NODE = "ab" * 16
-SMALL = JournalSettings(segment=1500, step=512, slice=300, reserve=1024)
+SMALL = JournalSettings(segment=700, step=256, slice=150, reserve=512)
 """Sizes at which a short workload rolls, moves and drops segments."""
 
 
@@ -84,6 +84,10 @@ def some_changes(seed, steps, groups=3, largest=80):
 def _some_change(rng, model, group, number, largest):
     hard, compacted, entries = model.groups.get(group, (HardState(), (0, 0), ()))
     kind = rng.random()
+    if group == 0 and number > 5:
+        kind = 1.0  # this one is never compacted, and so keeps old segments alive
+        if rng.random() < 0.8:
+            return Append(0)
     if kind < 0.15 and len(entries) > 2:
         return Compact(group, entries[rng.randrange(len(entries))].index)
     if kind < 0.18:
