@@ -51,6 +51,50 @@ class IEndpointSubscriber(Interface):
         """Take one event of ``meshsvc.gossip.events``; may return a Deferred."""
 
 
+class IDiscoveryBackend(Interface):
+    """Says where peers are, each time it is asked; used on shard 0 of each node.
+
+    What an implementation may get wrong, and what meshsvc then does:
+
+    * it raises, from either method, or its Deferred fails: what was found before stays, the
+      status shows the reason, and it is asked again after a second (a ``start`` that raised
+      is called again first);
+    * it hangs: after ``[discovery] timeout`` the check counts as failed and its Deferred is
+      cancelled; whatever that fires with later is ignored. The next check asks again, so a
+      backend whose own question cannot be cancelled must not pile them up;
+    * it answers something that is no list of addresses: as if it had failed. Single entries
+      that are no address are left out, counted and named in the status; the others are used;
+    * it answers duplicates, or this node itself: they are told apart, and make no harm;
+    * it answers nobody: that is an answer. Nodes that gossip knows stay in contact anyway;
+    * it blocks the reactor: nothing can be done about that but to measure it. Use
+      ``deferToThread`` for what blocks.
+    """
+
+    name = Attribute("The name (str) that ``[discovery] backend`` selects it by.")
+
+    def start(options, reactor):  # type: ignore[no-untyped-def]
+        """Get ready to be asked; must not block.
+
+        Args:
+            options: the ``[discovery.options]`` table, a mapping.
+            reactor: the reactor of shard 0; use it for timers and connections.
+
+        A backend may also have ``stop()``, without arguments, which is called when the node
+        stops; what it raises is logged.
+        """
+
+    def get_nodes():  # type: ignore[no-untyped-def]
+        """Where peers are now.
+
+        Returns:
+            a Deferred of an iterable of addresses, each a text ``"host:port"`` (``[v6]:port``)
+            or a ``meshsvc.model.Address``; at most 1000 are used. The iterable may have an
+            attribute ``notes``, texts about what could not be found beside the rest (see
+            ``meshsvc.discovery.addresses.Found``). Never called while an earlier call of it
+            is waited for.
+        """
+
+
 class IMeshController(Interface):
     """Decides which nodes form the mesh, and mints the epoch they do it under.
 

@@ -20,14 +20,26 @@ YIELD_S = 0.3
 class DialPlan:
     """Compares what should be dialed with what was asked for so far."""
 
-    def __init__(self, me: NodeInfo, contacts: Iterable[Address]) -> None:
-        """``contacts`` are seeds and the addresses of nodes remembered from an earlier life."""
+    def __init__(self, me: NodeInfo, contacts: Iterable[Address], *, awaited: bool = False) -> None:
+        """``contacts`` are seeds and the addresses of nodes remembered from an earlier life.
+
+        ``awaited`` when more of them are being looked for: ``find`` will tell.
+        """
         self._me = me
-        self._contacts = tuple(a for a in contacts if a != me.address)
+        self._awaited = awaited
+        self._fixed = self._contacts = tuple(a for a in contacts if a != me.address)
         self._known: dict[NodeId, NodeInfo] = {}
         self._not_before: dict[NodeId, float] = {}
         self._kept: dict[Address, NodeId | None] = {}
         self._stale = True
+
+    def find(self, addresses: Iterable[Address]) -> None:
+        """These were found: they are contacts, besides those from the start, until others are."""
+        self._awaited = False
+        found = dict.fromkeys((*self._fixed, *addresses))
+        found.pop(self._me.address, None)
+        if self._contacts != tuple(found):
+            self._contacts, self._stale = tuple(found), True
 
     def know(self, info: NodeInfo, now: float) -> None:
         """A node can be dialed at ``info.address``."""
@@ -61,6 +73,11 @@ class DialPlan:
     def deadline(self) -> float | None:
         """When a node that was left to dial first is dialed after all."""
         return min(self._not_before.values(), default=None)
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether there is nobody to contact, and nobody is being looked for."""
+        return not (self._contacts or self._awaited)
 
     @property
     def contacts(self) -> tuple[Address, ...]:

@@ -20,20 +20,17 @@ from meshsvc.gossip.members import Member, Status
 from meshsvc.gossip.own import OwnState
 from meshsvc.gossip.rounds import ACK, ACK2, ASK_ALL, PUSH, SYN, Rounds, packed, split
 from meshsvc.gossip.rumors import FANOUT, JOIN_FANOUT, Rumors
-from meshsvc.gossip.settings import Contacts, Phase, Settings
+from meshsvc.gossip.settings import SHADOW_RETRY_S, Contacts, Phase, Settings
 from meshsvc.gossip.states import BEAT, BadRow, EndpointState, parse_digest
 from meshsvc.gossip.voice import Voice
 from meshsvc.gossip.watch import ACCUSE, Watch
-from meshsvc.model import NodeId, NodeInfo
+from meshsvc.model import Address, NodeId, NodeInfo
 
 if TYPE_CHECKING:
     from random import Random
 
 SHUTDOWN = "gossip.shutdown"
 """[node, generation]: that life of the sender stops."""
-
-SHADOW_RETRY_S = 0.5
-"""A contact whose link is up before its gossip runs misses the first SYN."""
 
 
 class Membership:
@@ -57,7 +54,7 @@ class Membership:
         self._counters = counters
         self._out: list[Effect] = []
         contacts = contacts or Contacts()
-        self._plan = DialPlan(me, dict.fromkeys((*contacts.seeds, *contacts.remembered)))
+        self._plan = DialPlan(me, contacts.fixed, awaited=contacts.awaited)
         self._watch = Watch(me.node_id, self.settings, rng, self.linked)
         self._announcer = Announcer(self._out, counters, self._watch.rtt_ms)
         self.view = self._announcer.view
@@ -67,9 +64,8 @@ class Membership:
         own = OwnState(me, shard_incarnation)
         self._voice = Voice(own, self._endpoints, self._rumors, self._announcer)
         self._pushed: set[NodeId] = set()
-        self._pending_since = 0.0
         self._shadow_until = self._round_at = self._probe_at = 0.0
-        self._last_now = 0.0
+        self._pending_since = self._last_now = 0.0
         self._due: float | None = None
 
     # --- what is known -------------------------------------------------------------------
@@ -109,8 +105,6 @@ class Membership:
         self._shadow_until = now + self.settings.shadow_s
         self._round_at = now + SHADOW_RETRY_S
         self._tell(self.linked, SYN, ASK_ALL)
-        if not self._plan.contacts:
-            self._enter(now, alone=True)
         self._settle(now)
 
     def stop(self, now: float) -> None:
@@ -121,6 +115,11 @@ class Membership:
             self._tell(list(self.linked), SHUTDOWN, goodbye)
             self._tell(self._some_linked(FANOUT), PUSH, self._introduction())
         self.phase = Phase.STOPPED
+        self._settle(now)
+
+    def set_contacts(self, addresses: Iterable[Address], now: float) -> None:
+        """Keep what discovery found in contact, besides the contacts from the start."""
+        self._plan.find(addresses)
         self._settle(now)
 
     def set_values(self, values: Mapping[str, Any], now: float) -> None:
@@ -359,6 +358,8 @@ class Membership:
 
     def _settle(self, now: float) -> None:
         """Pass on what the watch and the dial plan came to."""
+        if self.phase is Phase.SHADOW and self._plan.hopeless:
+            self._enter(now, alone=True)
         self._report(now)
         if self.phase in (Phase.SHADOW, Phase.MEMBER):
             self._out.extend(self._plan.update(now))

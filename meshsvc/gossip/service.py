@@ -189,6 +189,11 @@ class GossipService(Service):
         rows = self.membership.members()
         return {member.node_id: member.rtt_ms for member in rows if member.rtt_ms is not None}
 
+    def set_contacts(self, addresses: Iterable[Address]) -> None:
+        """As ``Membership.set_contacts``."""
+        self.membership.set_contacts(addresses, self._reactor.seconds())
+        self._drain()
+
     def set_values(self, values: Mapping[str, Any]) -> None:
         """As ``Membership.set_values``."""
         self.membership.set_values(values, self._reactor.seconds())
@@ -379,8 +384,9 @@ def _shard_0(node: NodeId) -> ShardAddress:
 
 
 def _no_contact(contacts: tuple[str, ...]) -> StartError:
+    names = ", ".join(contacts) or "none was found by discovery"
     return StartError(
-        f"no contact answered: {', '.join(contacts)}; start one of them, correct [seeds]"
+        f"no contact answered: {names}; start one of them, correct [seeds]"
         " addresses, or set [seeds] required = false to start alone",
         EX_UNAVAILABLE,
     )

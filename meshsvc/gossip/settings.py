@@ -7,6 +7,9 @@ from enum import Enum
 
 from meshsvc.model import Address
 
+SHADOW_RETRY_S = 0.5
+"""A contact whose link is up before its gossip runs misses the first SYN."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -31,10 +34,20 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Contacts:
-    """Where the cluster may be found: configured seeds, and nodes known in an earlier life."""
+    """Where the cluster may be found: configured seeds, and nodes known in an earlier life.
+
+    ``awaited`` when discovery looks for more: a node without any is not alone before that
+    has answered, or the time for a first contact is over.
+    """
 
     seeds: tuple[Address, ...] = ()
     remembered: tuple[Address, ...] = ()
+    awaited: bool = False
+
+    @property
+    def fixed(self) -> tuple[Address, ...]:
+        """Those known from the start, each once."""
+        return tuple(dict.fromkeys((*self.seeds, *self.remembered)))
 
 
 class Phase(Enum):

@@ -126,6 +126,7 @@ class LinkService(Service):
         self._refusals = Refusals(counters)
         self._table = Table()
         self._targets = Targets(rng.random)
+        self.dialed = self._targets.dialed
         self._knowledge = Knowledge(me.node_id, self._table)
         self._carriers: dict[LinkProtocol, Target | None] = {}
         self._strangers: OrderedDict[LinkProtocol, None] = OrderedDict()

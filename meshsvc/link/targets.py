@@ -20,6 +20,20 @@ MOST_WAIT_S = 5.0
 second."""
 
 
+@dataclass(frozen=True, slots=True)
+class Dialed:
+    """What is known of whoever is at an address.
+
+    ``node`` answered there last, None when nobody ever did. ``trouble`` says why there is no
+    link, its ``reason`` is typed; both are empty while there is one, and before the first
+    dial ended.
+    """
+
+    node: NodeId | None
+    trouble: str
+    reason: str = ""
+
+
 @dataclass(slots=True)
 class Target:
     """One address to keep a link to; ``node`` is None until it is known."""
@@ -29,6 +43,7 @@ class Target:
     expect: NodeId | None
     node: NodeId | None
     dial: Dial
+    end: Ended | None = None
 
     def __str__(self) -> str:
         return f"{self.link_class.name.lower()} {self.address}"
@@ -85,6 +100,7 @@ class Targets:
     def linked(self, node: NodeId, link_class: LinkClass, now: float) -> None:
         """A link of a class to a node is up."""
         for target in self._of(node, link_class):
+            target.end = None
             target.dial.linked(now)
 
     def link_lost(self, node: NodeId, link_class: LinkClass, now: float, *, heals: bool) -> None:
@@ -100,6 +116,7 @@ class Targets:
 
     def over(self, target: Target, end: Ended, now: float, *, linked: bool) -> None:
         """A dial ended; ``linked`` when there is a link to the target's node."""
+        target.end = None if linked or end.reason == "duplicate" else end
         if linked:
             target.dial.linked(now)
         elif end.reason == "duplicate":
@@ -108,6 +125,14 @@ class Targets:
             target.dial.failed(now)
         else:
             target.dial.refused(now)
+
+    def dialed(self, address: Address, link_class: LinkClass) -> Dialed | None:
+        """What is known of an address; None for one that is not kept."""
+        target = self._targets.get((address, link_class))
+        if target is None:
+            return None
+        end = target.end
+        return Dialed(target.node, *((end.text, end.reason) if end is not None else ("", "")))
 
     def deadline(self) -> float | None:
         """When ``tick`` is wanted, in seconds, or None."""

@@ -15,14 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from meshsvc.discovery.backends.options import KINDS as BACKENDS
+from meshsvc.discovery.backends.options import read_options
 from meshsvc.errors import ConfigError
 from meshsvc.model import Address
 from meshsvc.node import config_lines
 from meshsvc.node.config_problems import missing, unknown, wrong
 from meshsvc.node.config_sections import (
+    FREE,
     KEYS,
     SECTIONS,
     Admin,
+    Discovery,
     Gossip,
     Key,
     Listen,
@@ -48,6 +52,7 @@ class Config:
     node: Node
     listen: Listen = field(default_factory=Listen)
     seeds: Seeds = field(default_factory=Seeds)
+    discovery: Discovery = field(default_factory=Discovery)
     mesh: Mesh = field(default_factory=Mesh)
     gossip: Gossip = field(default_factory=Gossip)
     shards: Shards = field(default_factory=Shards)
@@ -65,6 +70,7 @@ class Config:
         for key in KEYS.values():
             value = getattr(getattr(self, key.section), key.attribute)
             plain[key.section][key.name] = key.kind.write(value)
+        plain["discovery"]["options"] = dict(self.discovery.options)
         plain["listen"].update({name: str(at) for name, at in self.listen.others.items()})
         plain["applications"] = {name: dict(table) for name, table in self.applications.items()}
         return plain
@@ -167,14 +173,14 @@ class _Reading:
             return
         if path in (("node", "data_dir"), ("node", "run_dir")) and read:
             read = os.path.normpath(base / Path(str(read)).expanduser())
-        if path[0] == "applications":
+        if is_free(path):
             self._forget_around(path)
         self.values[path] = read
         self.origins[path] = where
 
     def _forget_around(self, path: KeyPath) -> None:
         """A value replaces a table of an earlier layer at its path, and the reverse."""
-        for old in [old for old in self.values if old[0] == path[0] and len(old) > 2]:
+        for old in [old for old in self.values if is_free(old) and len(old) > 2]:
             shorter = min(len(old), len(path))
             if old[:shorter] == path[:shorter] and shorter > 2 and old != path:
                 del self.values[old], self.origins[old]
@@ -204,6 +210,8 @@ class _Reading:
         values = {k.attribute: self._value(k) for k in KEYS.values() if k.section == section}
         if section == "listen":
             values["others"] = self._other_listeners()
+        if section == "discovery":
+            values["options"] = self._free(("discovery",)).get("options", {})
         if section == "node" and not values["run_dir"]:
             values["run_dir"] = os.path.join(values["data_dir"], "run")
         return SECTIONS[section](**values)
@@ -216,14 +224,19 @@ class _Reading:
         }
 
     def _applications(self) -> dict[str, dict[str, object]]:
+        return self._free(("applications",))
+
+    def _free(self, root: KeyPath) -> dict[str, dict[str, object]]:
+        """The tables below a path, by name, built of their options."""
         tables: dict[str, dict[str, object]] = {}
+        start = len(root)
         for path, value in self.values.items():
-            if path[0] != "applications":
+            if path[:start] != root or not is_free(path):
                 continue
-            table = tables.setdefault(path[1], {})
-            for part in path[2:-1]:
+            table = tables.setdefault(path[start], {})
+            for part in path[start + 1 : -1]:
                 table = table.setdefault(part, {})  # type: ignore[assignment]
-            if len(path) > 2:
+            if len(path) > start + 1:
                 table[path[-1]] = value
         return tables
 
@@ -238,15 +251,35 @@ class _Reading:
                 expected = "an address of its own for each listener"
                 yield wrong(("listen", listener), what, str(at), expected, where)
             bound.setdefault(at, listener)
+        yield from self._backend_problems(name)
         advertise = self.values.get(("node", "advertise"))
         where = self.origins.get(("listen", "peer"), name)
         if listen.peer.host in _WILDCARDS and advertise is None:
             what = f"missing, and listen.peer is {listen.peer}, which nobody can dial"
             yield wrong(("node", "advertise"), what, "", '"host:port" to reach this node', where)
 
+    def _backend_problems(self, name: str) -> Iterator[str]:
+        """What is wrong with the options of a backend that comes with meshsvc."""
+        discovery: Discovery = self._section("discovery")
+        if discovery.backend not in BACKENDS:
+            return  # a plugin's: it checks them when it starts
+        try:
+            read_options(discovery.backend, discovery.options)
+        except ValueError as error:
+            for line in str(error).splitlines():
+                option, _, what = line.partition(": ")
+                at = ("discovery", "options", option)
+                where = self.origins.get(at) or self.origins.get(("discovery", "backend"), name)
+                yield f"{where}: {'.'.join(at)}: {what}"
+
+
+def is_free(path: KeyPath) -> bool:
+    """Whether a path is in a table whose keys are not ours."""
+    return any(path[: len(root)] == root for root in FREE)
+
 
 def _flat(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, object]]:
-    """(path, value) of everything set; the options of an application one by one."""
+    """(path, value) of everything set; free options one by one."""
     for section, table in data.items():
         if not isinstance(table, dict):
             yield (section,), table
@@ -256,7 +289,7 @@ def _flat(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, object]]:
 
 
 def _flat_key(path: KeyPath, value: object) -> Iterator[tuple[KeyPath, object]]:
-    if path[0] != "applications" or not isinstance(value, dict):
+    if not is_free(path) or not isinstance(value, dict):
         yield path, value
         return
     if len(path) == 2 or not value:

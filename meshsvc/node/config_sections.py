@@ -67,6 +67,18 @@ class Seeds:
 
 
 @dataclass(frozen=True, slots=True)
+class Discovery:
+    """``[discovery]``: what says where peers are, besides ``[seeds]``.
+
+    ``options`` are those of the backend, free in form here: each backend checks its own.
+    """
+
+    backend: str = key("static", kinds.filled())
+    timeout_s: float = key("10 s", kinds.duration("100 ms", "5 min"))
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Mesh:
     """``[mesh]``: which nodes hold data links with each other, and who decides it."""
 
@@ -103,18 +115,22 @@ class Admin:
     hosts: tuple[str, ...] = key([], kinds.texts())
 
 
-Section = Node | Listen | Seeds | Mesh | Gossip | Shards | Admin
+Section = Node | Listen | Seeds | Discovery | Mesh | Gossip | Shards | Admin
 
 SECTIONS: dict[str, type[Section]] = {
     "node": Node,
     "listen": Listen,
     "seeds": Seeds,
+    "discovery": Discovery,
     "mesh": Mesh,
     "gossip": Gossip,
     "shards": Shards,
     "admin": Admin,
 }
 """The sections with fixed keys; ``[applications.NAME]`` is free and comes on top."""
+
+FREE = (("applications",), ("discovery", "options"))
+"""Where tables begin whose keys are not ours: options of applications and of a backend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +165,7 @@ KEYS: dict[tuple[str, str], Key] = {(each.section, each.name): each for each in 
 
 _OPTION = Key("applications", "", "", kinds.free(), None, required=False)
 _APPLICATION = Key("applications", "", "", kinds.table(), None, required=False)
+_BACKEND_OPTIONS = Key("discovery", "options", "options", kinds.table(), {}, required=False)
 _LISTENER = Key("listen", "", "", kinds.address(), None, required=False)
 
 
@@ -156,6 +173,8 @@ def find_key(path: tuple[str, ...]) -> Key | None:
     """The key at a path, None when there is none; free names are allowed where they are."""
     if path[0] == "applications" and len(path) > 1:
         return _OPTION if len(path) > 2 else _APPLICATION
+    if path[:2] == ("discovery", "options"):
+        return _OPTION if len(path) > 2 else _BACKEND_OPTIONS
     if len(path) != 2:
         return None
     if path[0] == "listen" and (path not in KEYS) and path[1].replace("-", "_").isidentifier():

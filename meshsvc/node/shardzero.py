@@ -1,6 +1,7 @@
-"""What only shard 0 has: gossip and the controller.
+"""What only shard 0 has: gossip, discovery and the controller.
 
-Seeds come from ``[seeds] addresses``; a discovery backend would give them here.
+Where the cluster is looked for comes from three places: ``[seeds] addresses``, the discovery
+backend, and what the last life of this node wrote down.
 """
 
 from __future__ import annotations
@@ -11,20 +12,27 @@ from typing import Any
 
 from twisted.logger import Logger
 
+from meshsvc.discovery.backends.service import own_backend
+from meshsvc.discovery.protocol import BackendRunner
+from meshsvc.discovery.service import DiscoveryService
 from meshsvc.gossip.events import Event
 from meshsvc.gossip.membership import Membership
 from meshsvc.gossip.service import GossipService
 from meshsvc.gossip.settings import Contacts, Settings
-from meshsvc.interfaces import IEndpointSubscriber
+from meshsvc.interfaces import IDiscoveryBackend, IEndpointSubscriber
 from meshsvc.mesh.controller import StaticController, Timing
 from meshsvc.mesh.service import MeshService
 from meshsvc.model import NO_EPOCH, Epoch, Incarnation, NodeId, NodeInfo, ShardId
 from meshsvc.node import sysverbs
 from meshsvc.node.applications import PluginState
 from meshsvc.node.handoff import Publisher
+from meshsvc.node.remembering import PeerMemory
 from meshsvc.node.shard import Shard
 from meshsvc.storage.counter import EpochStore
 from meshsvc.wire.messages import View
+
+STATIC = "static"
+"""The backend that answers at once: nobody has to wait for it."""
 
 MAX_TAGS = 64
 """Labels of one node: they are gossiped as one value, which has a bound in bytes as well."""
@@ -39,11 +47,13 @@ class ShardZero:
         self._shard = shard
         self._tags: dict[str, object] = {}
         self.plugins: list[PluginState] = []
+        self._memory = PeerMemory(shard.surroundings, shard.boot.data_dir, shard.counters)
         self.gossip = self._build_gossip()
+        self.discovery = self._build_discovery()
         self.mesh = self._build_mesh()
         self._build_view()
         self._subscribe()
-        shard.upper += [self.gossip, self.mesh]
+        shard.upper += [self.gossip, self.discovery, self.mesh]
         # The controller first: it must not mint an epoch because its own node leaves.
         shard.leaving += [self.mesh.stopService, self.gossip.stopService]
 
@@ -58,8 +68,9 @@ class ShardZero:
             shadow_required=config.seeds.required,
         )
         seeds = tuple(at for at in config.seeds.addresses if at != shard.boot.advertise)
+        contacts = Contacts(seeds, self._memory.load(), awaited=config.discovery.backend != STATIC)
         membership = Membership(
-            *(shard.me, shard.rng, shard.counters, settings, Contacts(seeds)),
+            *(shard.me, shard.rng, shard.counters, settings, contacts),
             shard_incarnation=shard.boot.shard_incarnation,
         )
         gossip = GossipService(
@@ -67,6 +78,35 @@ class ShardZero:
         )
         gossip.entered().addErrback(self._no_contact)
         return gossip
+
+    def _build_discovery(self) -> DiscoveryService:
+        shard, options = self._shard, self._shard.config.discovery
+        backend = own_backend(
+            options.backend, shard.config.seeds.addresses, shard.surroundings.off_reactor
+        )
+        if backend is None:
+            backend = self._installed_backend(options.backend)
+        runner = BackendRunner(backend, options.backend, options.options, options.timeout_s)
+        discovery = DiscoveryService(
+            *(shard.reactor, shard.me, runner, self.gossip, shard.links),
+            *(shard.messaging, shard.counters),
+        )
+        save = self._memory.follow(self.gossip, shard.me.node_id, shard.reactor.seconds)
+        shard.every_second.append(save)
+        return discovery
+
+    def _installed_backend(self, name: str) -> Any:
+        """The plugin of that name; None when there is none, or it failed to import."""
+        found, failed = self._shard.surroundings.plugins(IDiscoveryBackend)
+        self.plugins += failed
+        chosen = None
+        for backend in found:
+            own = str(getattr(backend, "name", type(backend).__name__))
+            state = "running" if own == name else "available"
+            module = type(backend).__module__
+            self.plugins.append(PluginState(own, "IDiscoveryBackend", module, state))
+            chosen = backend if own == name else chosen
+        return chosen
 
     def _no_contact(self, failure: Any) -> None:
         code = getattr(failure.value, "exit_code", 69)
@@ -77,7 +117,7 @@ class ShardZero:
         surroundings = shard.surroundings
         store = EpochStore(surroundings.fs, os.path.join(shard.boot.data_dir, "epoch"))
         names = config.mesh.roster
-        if not names and not config.seeds.addresses:
+        if not names and not config.seeds.addresses and config.discovery.backend == STATIC:
             names = (shard.boot.name,)  # a node on its own is a mesh of one
         timing = Timing(config.mesh.form_delay_s, config.mesh.start_wait_s)
         controller = StaticController(shard.me, names, store.load(), timing)

@@ -1,0 +1,1 @@
+"""The backends that come with meshsvc: static, file, env and dns."""

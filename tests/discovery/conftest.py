@@ -1,0 +1,6 @@
+"""Discovery's tests use the harness beside them."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
