@@ -117,7 +117,8 @@ class ShardZero:
         surroundings = shard.surroundings
         store = EpochStore(surroundings.fs, os.path.join(shard.boot.data_dir, "epoch"))
         names = config.mesh.roster
-        if not names and not config.seeds.addresses and config.discovery.backend == STATIC:
+        found = config.discovery.backend != STATIC or config.discovery.options
+        if not names and not config.seeds.addresses and not found:
             names = (shard.boot.name,)  # a node on its own is a mesh of one
         timing = Timing(config.mesh.form_delay_s, config.mesh.start_wait_s)
         controller = StaticController(shard.me, names, store.load(), timing)
