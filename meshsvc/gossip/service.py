@@ -255,7 +255,7 @@ class GossipService(Service):
         if type(payload) is not list or len(payload) < 2 or type(payload[0]) is not str:
             return NO
         wait_s = payload[1] if type(payload[1]) in (int, float) else 0.0
-        asked = self._ask(NodeId(payload[0]), ECHO, None, min(MAX_VIA_S, wait_s * HELPER_SHARE))
+        asked = self._ask_directly(NodeId(payload[0]), min(MAX_VIA_S, wait_s * HELPER_SHARE))
         return asked.addErrback(lambda failure: NO)
 
     def link_up(self, link: Any) -> None:
@@ -302,7 +302,7 @@ class GossipService(Service):
             case Tell(node, verb, payload):
                 self._tell(node, verb, payload)
             case Echo(node, token, timeout_s):
-                self._echo(self._ask(node, ECHO, None, timeout_s), token)
+                self._echo(self._ask_directly(node, timeout_s), token)
             case EchoVia(helper, target, token, timeout_s):
                 self._echo(self._ask(helper, ECHO_VIA, [target, timeout_s], timeout_s), token)
             case Notify(event):
@@ -330,6 +330,12 @@ class GossipService(Service):
         return maybeDeferred(
             self._messaging.ask, _shard_0(node), verb, payload, timeout_s, _CONTROL
         )
+
+    def _ask_directly(self, node: NodeId, timeout_s: float) -> Deferred[Any]:
+        """Echo a node over a link to it: what goes over others tells nothing of the link."""
+        if node not in self.membership.linked:
+            return fail(Disconnected("there is no link to the node"))
+        return self._ask(node, ECHO, None, timeout_s)
 
     def _echo(self, asked: Deferred[Any], token: int) -> None:
         def failed(failure: Failure) -> None:

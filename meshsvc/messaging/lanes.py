@@ -34,7 +34,6 @@ class Lane:
     open: bool = False
     dirty: bool = False
     size: int = 0
-    seq: int = 0
     items: deque[bytes] = field(default_factory=deque)
 
     def put(self, item: bytes) -> Sent:

@@ -1,13 +1,14 @@
 """The post office of a shard: lanes out, and which way each goes.
 
 A lane goes to this shard itself, over the bus to a sibling, over a link this shard owns, or
-over the bus to the sibling that owns the link. Which ways are open is told from outside;
+over the bus to the sibling that owns the link. A control lane to a node without a link takes
+a detour over other nodes, if one was told of. Which ways are open is told from outside;
 ``flush`` empties the lanes that were written to since the last one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -71,6 +72,13 @@ class Links(Protocol):
         """The live link to a node."""
 
 
+class Detour(Protocol):
+    """How control envelopes reach nodes without a link; present where the links are."""
+
+    def send(self, target: NodeId, envelope: bytes) -> Sent:
+        """Send an encoded envelope to a node, over another one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Self:
     """Who this shard is."""
@@ -90,6 +98,7 @@ class Post:
         self.epoch: Epoch = NO_EPOCH
         self.deliver: Callable[[Envelope], None]
         self.on_closed: Callable[[list[Lane], str], None]
+        self.detour: Detour | None = None
         self._router = router
         self._bus = bus
         self._links = links
@@ -98,6 +107,8 @@ class Post:
         self._dirty: list[Lane] = []
         self._siblings: set[ShardId] = {me.shard}
         self._reachable: set[tuple[NodeId, LinkClass]] = set()
+        self._detours: Mapping[NodeId, object] = {}
+        self._seq = 0
         self._used: dict[int, LinkLike] = {}
 
     # --- lanes ---------------------------------------------------------------------------
@@ -127,7 +138,7 @@ class Post:
     def _is_open(self, lane: Lane) -> bool:
         if lane.target.node == self.me.node:
             return lane.target.shard in self._siblings
-        return (lane.target.node, lane.link_class) in self._reachable
+        return self.reachable(lane.target.node, lane.link_class)
 
     # --- ways ----------------------------------------------------------------------------
 
@@ -139,6 +150,8 @@ class Post:
     def sibling_down(self, shard: ShardId) -> None:
         """A sibling's process, and every link it owned, is gone."""
         self._siblings.discard(shard)
+        if shard == 0:
+            self.set_detours({})
         lost = {way for way in self._reachable if self._goes_via(way, shard)}
         self._reachable -= lost
         self._close(
@@ -163,14 +176,30 @@ class Post:
     def link_closed(self, node: NodeId, link_class: LinkClass, why: str) -> None:
         """The link to a node does not carry traffic any more."""
         self._reachable.discard((node, link_class))
-        self._close(
-            [
-                lane
-                for lane in self._lanes.values()
-                if lane.target.node == node and lane.link_class == link_class
-            ],
-            why,
-        )
+        self._close(self._lanes_to({node}, link_class), why)
+        self._reopen()
+
+    def set_detours(self, detours: Mapping[NodeId, object]) -> None:
+        """The nodes that control messages reach over others, each with a token of its way.
+
+        A token that changed means another way, or another life of the node: what was under
+        way is lost.
+        """
+        before, self._detours = self._detours, detours
+        lost = {
+            node
+            for node, token in before.items()
+            if (node, LinkClass.CONTROL) not in self._reachable and detours.get(node) != token
+        }
+        self._close(self._lanes_to(lost, LinkClass.CONTROL), "the way over other nodes is gone")
+        self._reopen()
+
+    def _lanes_to(self, nodes: set[NodeId], link_class: LinkClass) -> list[Lane]:
+        return [
+            lane
+            for lane in self._lanes.values()
+            if lane.link_class == link_class and lane.target.node in nodes
+        ]
 
     def shard_gone(self, target: ShardAddress, incarnation: int) -> None:
         """A remote shard's process ended; its next life may be addressed at once."""
@@ -184,7 +213,9 @@ class Post:
 
     def reachable(self, node: NodeId, link_class: LinkClass) -> bool:
         """Whether frames to a node have a way now."""
-        return node == self.me.node or (node, link_class) in self._reachable
+        if node == self.me.node or (node, link_class) in self._reachable:
+            return True
+        return link_class == LinkClass.CONTROL and node in self._detours
 
     def _reopen(self) -> None:
         for lane in self._lanes.values():
@@ -225,7 +256,8 @@ class Post:
             if not lane.items or not lane.open:
                 return True
             body, count = lane.next_body()
-            sent = self._send(lane, body)
+            self._seq += 1
+            sent = self._by_way(lane, body)
             if sent is Sent.FULL:
                 return False
             lane.sent(count)
@@ -233,13 +265,6 @@ class Post:
                 self._counters.drop("verb", "disconnected", count)
                 self.on_closed([lane], f"there is no way to shard {lane.target}")
         return not lane.items
-
-    def _send(self, lane: Lane, body: bytes) -> Sent:
-        lane.seq += 1
-        sent = self._by_way(lane, body)
-        if sent is Sent.FULL:
-            lane.seq -= 1
-        return sent
 
     def _by_way(self, lane: Lane, body: bytes) -> Sent:
         target = lane.target
@@ -253,11 +278,16 @@ class Post:
             return self._bus.offer_body(route.shard, message, lane_of_bus)
         link = self._links.link(target.node, lane.link_class)
         if link is None:
-            return Sent.DISCONNECTED
+            return self._around(target.node, lane.link_class, message)
         if not link.agreed:
             return Sent.FULL
         self._used[id(link)] = link
         return link.send_body(message)
+
+    def _around(self, node: NodeId, link_class: LinkClass, message: bytes) -> Sent:
+        if self.detour is None or link_class is not LinkClass.CONTROL:
+            return Sent.DISCONNECTED
+        return self.detour.send(node, message)
 
     def _fields(
         self, lane: Lane, body: bytes
@@ -269,7 +299,7 @@ class Post:
         return (
             *(me.node, me.shard, me.incarnation),
             *(target.node, target.shard, lane.incarnation),
-            *(lane.link_class.value, epoch.term, epoch.attempt, lane.seq, body),
+            *(lane.link_class.value, epoch.term, epoch.attempt, self._seq, body),
         )
 
     def forward(self, envelope: Envelope) -> Sent:
@@ -289,7 +319,7 @@ class Post:
             return self._bus.offer_body(route.shard, encode_message(envelope), lane)
         link = self._links.link(node, link_class)
         if link is None:
-            return Sent.DISCONNECTED
+            return self._around(node, link_class, encode_message(envelope))
         if not link.agreed:
             return Sent.FULL
         return link.send(envelope)

@@ -34,7 +34,16 @@ from meshsvc.messaging.dispatch import MAX_RUNNING, Call, Registration, VerbTabl
 from meshsvc.messaging.lanes import Lane
 from meshsvc.messaging.post import Post
 from meshsvc.messaging.stats import VerbStats
-from meshsvc.model import Epoch, Incarnation, LinkClass, NodeId, Sent, ShardAddress, ShardId
+from meshsvc.model import (
+    NO_EPOCH,
+    Epoch,
+    Incarnation,
+    LinkClass,
+    NodeId,
+    Sent,
+    ShardAddress,
+    ShardId,
+)
 from meshsvc.wire.messages import Envelope
 
 _DATA = int(LinkClass.DATA)
@@ -42,6 +51,9 @@ _CLASSES = {link_class.value: link_class for link_class in LinkClass}
 
 MAX_AHEAD = 32
 """Envelopes (a mebibyte each at most) that wait for news of their epoch: a few turns' worth."""
+
+UNORDERED = 0
+"""The ``seq`` of what is written on the way in somebody's name."""
 
 _PLAIN = frozenset((bytes, str, int, float, bool, type(None), list, dict, tuple))
 
@@ -189,9 +201,33 @@ class Inbox:
             return
         where = f"shard {envelope.target[:8]}/{envelope.target_shard}"
         error = Disconnected(f"the call to {where} was not delivered: {why}")
-        origin = self._origin(envelope)
-        for call_id in items.asks_in(envelope.body):
-            self._reply(origin, items.failure(call_id, error))
+        failed = [items.failure(call_id, error) for call_id in items.asks_in(envelope.body)]
+        me = self._post.me
+        if (envelope.target, envelope.target_shard) == (me.node, me.shard):
+            origin = self._origin(envelope)
+            for item in failed:
+                self._reply(origin, item)
+        elif failed:
+            self._answer_for(envelope, failed)
+
+    def _answer_for(self, envelope: Envelope, failed: list[bytes]) -> None:
+        """Answer in the name of the shard that was asked: its caller listens to no other."""
+        epoch = self._post.epoch if envelope.link_class == _DATA else NO_EPOCH
+        answer = replace(
+            envelope,
+            source=envelope.target,
+            source_shard=envelope.target_shard,
+            source_incarnation=0,
+            target=envelope.source,
+            target_shard=envelope.source_shard,
+            target_incarnation=envelope.source_incarnation,
+            term=epoch.term,
+            attempt=epoch.attempt,
+            seq=UNORDERED,
+            body=items.join(failed),
+        )
+        if self._post.forward(answer) is not Sent.ACCEPTED:
+            self._counters.drop("reply", "unroutable", len(failed))
 
     def _bounce_replies(self, envelope: Envelope, why: str) -> None:
         """The calls were answered, but the answers may not be delivered: say so instead."""

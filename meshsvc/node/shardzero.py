@@ -28,6 +28,7 @@ from meshsvc.node.applications import PluginState
 from meshsvc.node.handoff import Publisher
 from meshsvc.node.remembering import PeerMemory
 from meshsvc.node.shard import Shard
+from meshsvc.relay.service import RelayService
 from meshsvc.storage.counter import EpochStore
 from meshsvc.wire.messages import View
 
@@ -49,11 +50,12 @@ class ShardZero:
         self.plugins: list[PluginState] = []
         self._memory = PeerMemory(shard.surroundings, shard.boot.data_dir, shard.counters)
         self.gossip = self._build_gossip()
+        self.relay = self._build_relay()
         self.discovery = self._build_discovery()
         self.mesh = self._build_mesh()
         self._build_view()
         self._subscribe()
-        shard.upper += [self.gossip, self.discovery, self.mesh]
+        shard.upper += [self.gossip, self.relay, self.discovery, self.mesh]
         # The controller first: it must not mint an epoch because its own node leaves.
         shard.leaving += [self.mesh.stopService, self.gossip.stopService]
 
@@ -111,6 +113,15 @@ class ShardZero:
     def _no_contact(self, failure: Any) -> None:
         code = getattr(failure.value, "exit_code", 69)
         self._shard.channel.fatal(code, failure.getErrorMessage())
+
+    def _build_relay(self) -> RelayService:
+        shard = self._shard
+        inside = (shard.post, shard.traffic, shard.bus)
+        relay = RelayService(
+            shard.reactor, shard.me, shard.links, self.gossip, inside, shard.counters
+        )
+        shard.every_second.append(relay.every_second)
+        return relay
 
     def _build_mesh(self) -> MeshService:
         shard, config = self._shard, self._shard.config

@@ -18,8 +18,9 @@ from meshsvc.link.table import Link
 from meshsvc.messaging.post import Post
 from meshsvc.messaging.service import Messaging
 from meshsvc.model import Epoch, Incarnation, LinkClass, NodeId, ShardAddress, ShardId
+from meshsvc.relay.order import Order
 from meshsvc.shards.service import BusService
-from meshsvc.wire.messages import Envelope, LinkState, RemoteShardGone, ShardGone
+from meshsvc.wire.messages import Detours, Envelope, LinkState, RemoteShardGone, ShardGone
 
 BusHearer = Callable[[ShardId, Any], None]
 
@@ -43,12 +44,14 @@ class Traffic:
         self._post = post
         self._messaging = messaging
         self._counters = counters
+        self._order = Order()
         self.last_refusal: tuple[float, str] | None = None
         self._clock = clock
         self._hearers: dict[type, BusHearer] = {
             Envelope: lambda _, envelope: self._arrived(envelope),
             LinkState: self._link_state,
             RemoteShardGone: lambda _, gone: self._remote_gone(gone),
+            Detours: self._detours,
         }
         links.add_observer(self)
         bus.add_observer(self)
@@ -101,13 +104,30 @@ class Traffic:
                 return
             if message.link_class != link.link_class:
                 self._counters.drop("verb", "misrouted")
-                return
-            self._arrived(message)
+            elif message.link_class == LinkClass.CONTROL:
+                self.control_arrived(message, link.peer.incarnation)
+            else:
+                self._arrived(message)
         elif isinstance(message, ShardGone):
             node = NodeId(link.peer.node_id)
-            gone = RemoteShardGone(node, message.shard, message.incarnation)
-            self._remote_gone(gone)
-            self._bus.broadcast(gone)
+            self.remote_shard_gone(RemoteShardGone(node, message.shard, message.incarnation))
+
+    def control_arrived(self, envelope: Envelope, source_life: int) -> None:
+        """A control envelope came from another node, directly or over others."""
+        if self._order.admits(envelope, source_life):
+            self._arrived(envelope)
+        else:
+            self._counters.drop("verb", "overtaken")
+            self._messaging.undelivered(envelope, "what was sent later came before it")
+
+    def came_home(self, envelope: Envelope, why: str) -> None:
+        """A control envelope of this node found no way over others."""
+        self._messaging.bounce(envelope, "disconnected", why)
+
+    def remote_shard_gone(self, gone: RemoteShardGone) -> None:
+        """A shard of another node ended: every shard of this one is told."""
+        self._remote_gone(gone)
+        self._bus.broadcast(gone)
 
     def _arrived(self, envelope: Envelope) -> None:
         me = self._post.me
@@ -136,6 +156,11 @@ class Traffic:
             self._post.link_open(node, link_class)
         else:
             self._post.link_closed(node, link_class, "the link to the node ended")
+
+    def _detours(self, shard: ShardId, message: Detours) -> None:
+        if shard == 0:
+            rows: tuple[Any, ...] = message.rows
+            self._post.set_detours({NodeId(node): token for node, *token in rows})
 
     def _remote_gone(self, gone: RemoteShardGone) -> None:
         target = ShardAddress(NodeId(gone.node_id), ShardId(gone.shard))

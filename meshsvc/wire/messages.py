@@ -96,8 +96,8 @@ class EpochIs:
 class Envelope:
     """A batch of calls from one shard to one shard; ``body`` is opaque to those between.
 
-    An incarnation of 0 means "whichever life is current". ``seq`` rises by one per
-    (source shard and incarnation, target shard, class).
+    An incarnation of 0 means "whichever life is current". ``seq`` rises with what a life of
+    the source shard writes; 0 is for what somebody on the way writes in its place.
     """
 
     source: str
@@ -129,6 +129,39 @@ class Bye:
 
     reason: str
     text: str
+
+
+@message(10, Role.PEER)
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """A control envelope on its way over nodes that have links where its source has none.
+
+    ``path`` names the nodes it went through, its source first; a node that finds itself at
+    the end of it gets the message back, because ``tried`` nodes knew no way on. The lives
+    are incarnations of nodes; a ``target_life`` of 0 means whichever is current. ``body``
+    is the encoded ``Envelope``.
+    """
+
+    path: tuple[object, ...]
+    tried: tuple[object, ...]
+    source_life: int
+    target: str
+    target_life: int
+    body: bytes
+
+
+@message(11, Role.PEER)
+@dataclass(frozen=True, slots=True)
+class RelayLost:
+    """What was relayed over the sender to a node, or to one shard of it, may be lost.
+
+    ``whole`` means every shard; otherwise it is the given life of the given shard.
+    """
+
+    node_id: str
+    whole: bool
+    shard: int
+    incarnation: int
 
 
 # --- between the shards of a node --------------------------------------------------------
@@ -210,6 +243,18 @@ class RemoteShardGone:
     node_id: str
     shard: int
     incarnation: int
+
+
+@message(26, Role.SHARD)
+@dataclass(frozen=True, slots=True)
+class Detours:
+    """From shard 0: all nodes that control messages reach only over others.
+
+    A row is [node, its incarnation, turn]; when any of them changes, what was under way to
+    the node is lost.
+    """
+
+    rows: tuple[object, ...]
 
 
 # --- between a shard and its supervisor --------------------------------------------------

@@ -1,0 +1,1 @@
+"""How control messages reach nodes without a direct link, and how one reaches everybody."""
