@@ -127,6 +127,14 @@ class Journal:
         """Why nothing is accepted any more; empty while all is well."""
         return self._failure
 
+    @property
+    def untidy(self) -> bool:
+        """Whether ``tidy`` has something to do."""
+        oldest = next(iter(self._bytes))
+        if oldest == self._head.number:
+            return False
+        return not self._live[oldest] or self._wasteful()
+
     def group(self, group: int) -> GroupState:
         """What is known of a group; a new one is empty. Not to be changed by the caller."""
         state = self._groups.get(group)
@@ -157,7 +165,7 @@ class Journal:
         """
         spare = not any(isinstance(change, Append) for change in changes)
         size = sum(map(size_of, changes))
-        with _Failing(self):
+        with self.guard():
             builder = self._begin(size, spare)
             outcomes = [builder.add(change) for change in changes]
             self._write(builder)
@@ -170,17 +178,15 @@ class Journal:
             NoSpace: even with the reserve there is no room to copy; try again later.
             JournalFailed: the disk failed, now or before.
         """
-        with _Failing(self):
+        with self.guard():
+            if not self.untidy:
+                return False
             oldest = next(iter(self._bytes))
-            if oldest == self._head.number:
-                return False
-            if not self._live[oldest]:
+            if self._live[oldest]:
+                self._move(oldest)
+            else:
                 self._drop(oldest)
-                return True
-            if not self._wasteful():
-                return False
-            self._move(oldest)
-            return True
+            return self.untidy
 
     def probe(self) -> bool:
         """Whether there is space again: the reserve is whole, and the next batch has room.
@@ -188,7 +194,7 @@ class Journal:
         Raises:
             JournalFailed: the disk failed, now or before.
         """
-        with _Failing(self):
+        with self.guard():
             try:
                 self.reserve.restore()
                 self._make_room(self._settings.step // 2)
@@ -207,9 +213,23 @@ class Journal:
                 self._write(builder)
             except (OSError, NoSpace) as error:
                 self.warnings.append(f"the end of the journal could not be marked: {error}")
-        self._closed = True
-        self._head.close()
-        self._lock.release()
+        self.abort()
+
+    def abort(self) -> None:
+        """Let go of the files without another write."""
+        if not self._closed:
+            self._closed = True
+            self._head.close()
+            self._lock.release()
+
+    def guard(self) -> _Guard:
+        """Around all that writes here or beside the journal.
+
+        Raises:
+            JournalFailed: the disk failed in there, or before.
+            JournalClosed: the journal was closed.
+        """
+        return _Guard(self)
 
     # --- within --------------------------------------------------------------------------
 
@@ -334,7 +354,7 @@ class Journal:
         return chosen, size, True
 
 
-class _Failing:
+class _Guard:
     """Around all that writes: a disk that fails, or lost what it had, ends the journal."""
 
     def __init__(self, journal: Journal) -> None:

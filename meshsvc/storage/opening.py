@@ -49,6 +49,7 @@ def open_journal(
     """
     settings = settings or JournalSettings()
     try:
+        fs.make_dir(os.path.dirname(folder))
         fs.make_dir(folder)
         lock = fs.lock(os.path.join(folder, LOCK))
     except Locked as error:
@@ -124,4 +125,7 @@ def _create(
     header = SegmentHeader(FIRST_SEGMENT, owner.replica, first_place(), mint() & 0xFFFFFFFF)
     Segment.create(fs, folder, header, settings.step).close()
     owners.save(fs, folder, owner)
+    above = os.path.dirname(folder)
+    fs.sync_dir(above)
+    fs.sync_dir(os.path.dirname(above))
     return owner, recover(fs, folder, owner.replica)

@@ -31,9 +31,19 @@ class Owner:
     replaces: int = 0
 
 
+def shard_dir(data_dir: str, shard: int) -> str:
+    """Where a shard keeps what belongs to its replica."""
+    return os.path.join(data_dir, f"shard-{shard}")
+
+
 def journal_dir(data_dir: str, shard: int) -> str:
     """Where the journal of a shard is."""
-    return os.path.join(data_dir, f"shard-{shard}", "journal")
+    return os.path.join(shard_dir(data_dir, shard), "journal")
+
+
+def snapshots_dir(data_dir: str, shard: int) -> str:
+    """Where the snapshots of a shard's groups are."""
+    return os.path.join(shard_dir(data_dir, shard), "snapshots")
 
 
 def load(fs: FileSystem, folder: str) -> Owner | None:

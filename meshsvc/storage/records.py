@@ -60,6 +60,26 @@ class SnapshotMeta:
     config: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a group finds on its disk when it starts.
+
+    Args:
+        hard_state: as it was made durable last.
+        snapshot: the newest snapshot, None when there is none.
+        compacted_index: the last entry that the log no longer has; 0 when it has all.
+        compacted_term: the term of that entry.
+        entries: what follows it, without gaps. When there is a snapshot, it contains at least
+            what was compacted, and the log agrees with it.
+    """
+
+    hard_state: HardState
+    snapshot: SnapshotMeta | None
+    compacted_index: int
+    compacted_term: int
+    entries: tuple[Entry, ...]
+
+
 # --- what a journal is told to do ---------------------------------------------------------
 
 
