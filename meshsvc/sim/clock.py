@@ -205,7 +205,7 @@ class ProcessClock:
 
     Attributes:
         alive: False once it was killed; nothing of it runs again.
-        resumed_at: when it last went on after a pause, in virtual seconds.
+        resumed_at: when it last began to run freely again, in virtual seconds.
         cost_s: seconds that each of its events keeps it busy; 0 for a healthy process.
     """
 
@@ -272,6 +272,12 @@ class ProcessClock:
         for timer in held:
             timer.at = max(timer.at, self.time.now)
             self.time.push(timer)
+
+    def slow(self, cost_s: float) -> None:
+        """Each event keeps it busy this long from now on; what has piled up is left to it."""
+        if self.cost_s and not cost_s:
+            self.resumed_at = self.time.now
+        self.cost_s = cost_s
 
     def kill(self) -> None:
         """SIGKILL."""

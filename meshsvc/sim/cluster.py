@@ -25,8 +25,9 @@ from meshsvc.sim.invariants import all_checks
 from meshsvc.sim.lives import SimShard
 from meshsvc.sim.network import Network
 from meshsvc.sim.processes import SimNode
+from meshsvc.sim.strangers import Strangers
 from meshsvc.sim.trace import Trace
-from meshsvc.sim.weather import Weather
+from meshsvc.sim.weather import FAIR_LOSS, Weather
 from meshsvc.sim.workload import Ledger, Workload
 
 STEP_S = 0.05
@@ -34,9 +35,6 @@ STEP_S = 0.05
 
 
 LONG_AGO = -1e9
-
-FAIR_LOSS = 0.03
-"""With less of its segments lost, no network is an excuse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +49,9 @@ class Shape:
         offset_s, drift: bounds of each node's clock error, drawn per node.
         config: sections and keys that differ from the defaults.
         roster: how many nodes, from the first, ``[mesh] roster`` lists; all when 0.
+        controllers: how many nodes, from the first, list themselves first, by mistake if it
+            is more than one: each of them mints epochs.
+        strangers: how many nodes of another cluster have the same contacts, by mistake.
     """
 
     nodes: int = 3
@@ -61,6 +62,8 @@ class Shape:
     drift: float = 0.0
     config: dict[str, dict[str, Any]] = field(default_factory=dict)
     roster: int = 0
+    controllers: int = 1
+    strangers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ class Cluster:
             )
             for index in range(1, shape.nodes + 1)
         ]
+        self.strangers = Strangers(self, shape.strangers)
         self.checks = all_checks(self)
         self._tick()
 
@@ -244,7 +248,7 @@ class Cluster:
 
     def start_all(self) -> None:
         """Start every node, all at once."""
-        for node in self.nodes:
+        for node in (*self.nodes, *self.strangers.nodes):
             node.start()
 
     def config_of(self, node: SimNode) -> dict[str, Any]:
@@ -252,6 +256,8 @@ class Cluster:
         shape = self.shape
         contacts = [str(each.address) for each in self.nodes[: shape.seeds]]
         names = [each.name for each in self.nodes[: shape.roster or shape.nodes]]
+        if node in self.nodes[1 : shape.controllers]:
+            names.insert(0, names.pop(names.index(node.name)))
         config: dict[str, dict[str, Any]] = {
             "node": {
                 "name": node.name,

@@ -169,6 +169,7 @@ class Commands:
         a, b = self._nodes(words)
         self._cluster.note("", "reset", f"{a.name} {b.name}")
         net = self._cluster.net
+        net.sky.hurt(a.host.name, b.host.name)
         for end in net.ends():
             if end.host is a.host and net.other(end).host is b.host:
                 end.abortConnection()
@@ -177,6 +178,7 @@ class Commands:
         a, b = self._nodes(words)
         self._cluster.note("", "half-open", f"{a.name} loses {b.name}, which is not told")
         net = self._cluster.net
+        net.sky.hurt(a.host.name, b.host.name)
         for end in net.ends():
             if end.host is a.host and net.other(end).host is b.host:
                 end.break_silently()

@@ -56,7 +56,7 @@ class Network:
 
     def __init__(self, time: Time, rng: Random, note: Note, everywhere: Weather) -> None:
         self.time = time
-        self.sky = Sky(rng, everywhere)
+        self.sky = Sky(rng, everywhere, lambda: self.time.now)
         self.hosts: dict[str, Host] = {}
         self._note = note
         self._rng = rng

@@ -145,14 +145,16 @@ class SimNode:
     def resume(self) -> None:
         """SIGCONT."""
         self.cluster.note(self.name, "resume", "")
+        self.well_for(0.0)
         for process in self._processes():
             process.resume()
 
     def slow(self, cost_s: float) -> None:
         """Every event keeps its processes busy this long; 0 for a healthy node."""
         self.cluster.note(self.name, "slow", f"{cost_s * 1000:g} ms an event")
+        self.well_for(0.0)
         for process in self._processes():
-            process.cost_s = cost_s
+            process.slow(cost_s)
 
     @property
     def paused(self) -> bool:

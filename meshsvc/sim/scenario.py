@@ -3,7 +3,8 @@
 A number in a file is itself; a list of two numbers is a range, and each seed draws from it.
 
     text        one sentence, what it shows
-    nodes, shards, roster, workload, offset_s, drift    as in ``cluster.Shape``
+    nodes, shards, roster, workload, offset_s, drift,
+    controllers, strangers    as in ``cluster.Shape``
     start       "all" (the default) or "none", when steps start the nodes
     safety_s    how long faults go on
     converge_s  how long the cluster may take to converge after they stop
@@ -65,6 +66,8 @@ class Scenario:
     nodes: Range = (3, 3)
     shards: Range = (1, 1)
     roster: Range = (0, 0)
+    controllers: int = 1
+    strangers: int = 0
     workload: Range = (0.5, 0.5)
     offset_s: float = 0.0
     drift: float = 0.0
@@ -88,6 +91,8 @@ class Scenario:
             drift=self.drift,
             config=self.config,
             roster=_whole(rng, self.roster),
+            controllers=self.controllers,
+            strangers=self.strangers,
         )
 
     def draw_weather(self, rng: Random) -> Weather:

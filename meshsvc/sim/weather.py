@@ -6,6 +6,7 @@ says for all. A process of one host talks to another of the same host over a per
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -20,6 +21,10 @@ RTO_CAP_S = 6.4
 
 MAX_LOSSES = 8
 """In a row of one segment: at 50% loss, one in 256 is cut short here."""
+
+
+FAIR_LOSS = 0.03
+"""With less of its segments lost, no network is an excuse."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +47,13 @@ Path = tuple[str, str]
 
 
 class Sky:
-    """All paths between hosts."""
+    """All paths between hosts; ``now`` gives virtual seconds."""
 
-    def __init__(self, rng: Random, everywhere: Weather) -> None:
+    def __init__(self, rng: Random, everywhere: Weather, now: Callable[[], float]) -> None:
         self.everywhere = everywhere
         self.healed = 0
+        self._now = now
+        self._hurt: dict[Path, float] = {}
         self._rng = rng
         self._own: dict[Path, Weather] = {}
         self._blocked: dict[Path, int] = {}
@@ -74,11 +81,24 @@ class Sky:
             self._blocked[source, target] = left
         else:
             self._blocked.pop((source, target), None)
+        self.hurt(source, target)
         self.healed += 1
+
+    def hurt(self, source: str, target: str) -> None:
+        """Remember that something is, or was until now, wrong on a path."""
+        self._hurt[source, target] = max(self._now(), self._hurt.get((source, target), 0.0))
+
+    def well_for(self, source: str, target: str) -> float:
+        """For how many seconds nothing was wrong on a path, except for what is so everywhere."""
+        path = (source, target)
+        if path in self._blocked or path in self._own:
+            return 0.0
+        return self._now() - self._hurt.get(path, 0.0)
 
     def clog(self, source: str, target: str, until: float) -> None:
         """What is sent on a path arrives at ``until`` (virtual seconds) at the earliest."""
         self._clogged[source, target] = until
+        self._hurt[source, target] = until
 
     @property
     def calm(self) -> bool:
@@ -87,6 +107,8 @@ class Sky:
 
     def clear(self) -> None:
         """End every block, clog and weather of a path's own."""
+        for source, target in (*self._blocked, *self._own):
+            self.hurt(source, target)
         self._blocked.clear()
         self._clogged.clear()
         self._own.clear()

@@ -47,6 +47,7 @@ class Ask:
     def excused(self) -> bool:
         """Whether nobody is there to whom it could have ended, or who could be on time."""
         reactor = self.life.reactor
+        # Also after a busy time: what piled up during it is worked off first.
         just_back = 0 < reactor.resumed_at > reactor.time.now - 1.0
         return not reactor.alive or reactor.paused or just_back or bool(reactor.cost_s)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshsvc.gossip.members import Status
 from meshsvc.sim.invariants.base import Check, register
+from meshsvc.sim.weather import FAIR_LOSS
 
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
@@ -17,6 +18,9 @@ GHOST_S = 2.0
 
 KNOWN_S = 15.0
 """A killed process is known in 3 s, a powered-off one in 8; some more when few are left."""
+
+EVIDENCE_S = 15.0
+"""A path that was blocked carries again within 6.4 s, as TCP tries again; then links are dialed."""
 
 UP = ("running", "stopping")
 """States of a node in which a process of it may answer an echo."""
@@ -149,6 +153,49 @@ class TheDeadAreKnown(Check):
         if member is not None and member.alive:
             words = f"{KNOWN_S:g} s after its end and the last fault"
             self.fail(f"{life.life} has {node.name} as {member.status.value}, {words}")
+
+
+@register
+class OwnEvidence(Check):
+    """Nobody convicts a node that he could have reached all the time, whatever others say of it
+    and however long he stood still himself (GSP-7, 8)."""
+
+    section = "GOSSIP"
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._zero_ended: dict[str, float] = {}
+
+    def shard_ended(self, life: SimShard) -> None:
+        """Without its shard 0 a node does not answer, and does not remember."""
+        if life.index == 0:
+            self._zero_ended[life.node.name] = self.cluster.time.now
+
+    def member_event(self, life: SimShard, event: Any) -> None:
+        """A death: look at who died, and at the way between the two."""
+        if event.name != "dead" or self.cluster.net.sky.everywhere.loss >= FAIR_LOSS:
+            return
+        for node in self.cluster.nodes:
+            if node.node_id == event.member.node_id and self._fine(life.node, node, event):
+                self.fail(
+                    f"{life.life} convicted {node.name}, which was well, and so was the way there"
+                    f" and back, for {EVIDENCE_S:g} s"
+                )
+
+    def _fine(self, observer: SimNode, node: SimNode, event: Any) -> bool:
+        now, sky = self.cluster.time.now, self.cluster.net.sky
+        if node.generation != event.member.generation or not node.running:
+            return False
+        a, b = observer.host.name, node.host.name
+        return (
+            now - node.since > EVIDENCE_S
+            and node.well_for(EVIDENCE_S)
+            and min(sky.well_for(a, b), sky.well_for(b, a)) > EVIDENCE_S
+            and all(now - self._ended(each) > EVIDENCE_S for each in (observer, node))
+        )
+
+    def _ended(self, node: SimNode) -> float:
+        return self._zero_ended.get(node.name, -EVIDENCE_S)
 
 
 @register

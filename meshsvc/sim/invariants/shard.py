@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from meshsvc.sim.invariants.base import Check, register
+from meshsvc.wire.messages import Envelope
 
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
@@ -93,6 +94,66 @@ class NothingVanishes(Check):
                     f"lane {lane} from {a.life} to {b.life}: {out.sent} were sent,"
                     f" {into.received} received or counted as lost"
                 )
+
+
+@register
+class DropsAreCounted(Check):
+    """What is for another life, or for a sibling that is gone, is dropped and counted (SHD-4, 10).
+
+    It is known before the shard acts on it that an envelope cannot be delivered; each second
+    the shard must have counted as many drops of that kind at least.
+    """
+
+    section = "SHARD"
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._stale: dict[SimShard, int] = {}
+        self._undelivered: dict[SimShard, int] = {}
+
+    def envelope(self, life: SimShard, link: Any, envelope: Any) -> None:
+        """A link delivered one: for this shard, or to be passed on to a sibling."""
+        self._judge(life, envelope)
+
+    def bus_message(self, life: SimShard, shard: int, incarnation: int, message: Any) -> None:
+        """The bus delivered something."""
+        if type(message) is Envelope:
+            self._judge(life, message)
+
+    def shard_ended(self, life: SimShard) -> None:
+        """Nothing more is expected of it."""
+        self._stale.pop(life, None)
+        self._undelivered.pop(life, None)
+
+    def every_second(self) -> None:
+        """Compare with what was counted."""
+        for life, expected in self._stale.items():
+            self._compare(life, expected, "stale", ("verb",))
+        for life, expected in self._undelivered.items():
+            self._compare(life, expected, "disconnected", ("main", "replies"))
+
+    def _judge(self, life: SimShard, envelope: Any) -> None:
+        assert life.shard is not None
+        if envelope.target != life.node.node_id:
+            return
+        if envelope.target_shard == life.index:
+            if envelope.target_incarnation not in (0, life.incarnation):
+                self._stale[life] = self._stale.get(life, 0) + 1
+        elif not life.shard.messaging._relays:  # else it waits, and the sibling may be back
+            up = {shard for shard, _ in life.shard.bus._core.up()}
+            if envelope.target_shard not in up:
+                self._undelivered[life] = self._undelivered.get(life, 0) + 1
+
+    def _compare(self, life: SimShard, expected: int, reason: str, lanes: tuple[str, ...]) -> None:
+        assert life.shard is not None
+        counters = life.shard.counters
+        counted = sum(
+            counters.total("frame_drops_total", variant=lane, reason=reason) for lane in lanes
+        )
+        if counted < expected:
+            self.fail(
+                f"{life.life} was given {expected} frames that are {reason}, counted {counted:g}"
+            )
 
 
 MAX_IN_FLIGHT = 16

@@ -11,7 +11,7 @@ from meshsvc.model import NO_EPOCH
 from meshsvc.storage.counter import EpochStore
 
 
-@bug(scenario="flapping-controller", section="MESH", rules="epoch")
+@bug(scenario="two-controllers", section="MESH", rules="epoch")
 def a_lower_epoch_is_accepted():
     """A roster of any epoch is adopted, whichever came last (MESH-2)."""
 
@@ -27,9 +27,9 @@ def a_lower_epoch_is_accepted():
         yield
 
 
-@bug(rules="epoch")
+@bug(scenario="two-controllers", section="MESH", rules="epoch")
 def another_roster_of_the_same_epoch_is_accepted():
-    """No controller of ours sends one, so only the model can tell (MESH-4)."""
+    """Of two that mint by mistake the last one is believed (MESH-4)."""
 
     def offer(self, roster):
         if roster.epoch != self.epoch:
@@ -81,7 +81,7 @@ def a_restart_is_no_reason_for_a_new_epoch():
         yield
 
 
-@bug(scenario="flapping-controller", section="LIVENESS", rules="controller")
+@bug(scenario="partition-heal", section="LIVENESS", rules="controller")
 def a_create_mesh_that_failed_is_not_sent_again():
     """A lost wake-up: the failed send is never due again (MESH-8)."""
 

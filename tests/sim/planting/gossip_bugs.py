@@ -54,7 +54,7 @@ def a_goodbye_of_an_earlier_life_counts():
         yield
 
 
-@bug(rules="liveness")
+@bug(scenario="swarm", section="GOSSIP", rules="liveness")
 def hearsay_convicts():
     """An accusation is taken for a failed probe of one's own, and for its end (GSP-7)."""
 
@@ -70,7 +70,7 @@ def hearsay_convicts():
         yield
 
 
-@bug(rules="liveness")
+@bug(scenario="slow-node", section="GOSSIP", rules="liveness")
 def who_was_stopped_blames_the_others():
     """A node does not notice that it stood still itself (GSP-8)."""
 

@@ -21,7 +21,7 @@ def a_frame_of_another_epoch_is_delivered():
         yield
 
 
-@bug(rules="pairing")
+@bug(scenario="double-dials", section="MESH", rules="pairing")
 def the_two_ends_keep_different_links():
     """Of two links of a pair each end keeps the one that came up last there (LINK-6)."""
 
@@ -34,7 +34,7 @@ def the_two_ends_keep_different_links():
         yield
 
 
-@bug(rules="handshake")
+@bug(scenario="strangers", section="MESH", rules="handshake")
 def a_stranger_of_another_cluster_is_let_in():
     """The cluster's name is not compared (LINK-2, MESH-6)."""
     checks = tuple(check for check in admission._IDENTITY if check is not admission._cluster)
@@ -42,7 +42,7 @@ def a_stranger_of_another_cluster_is_let_in():
         yield
 
 
-@bug(scenario="swarm")
+@bug(scenario="double-dials", section="MESH")
 def each_end_picks_another_of_two_links():
     """The tie-break of a double dial depends on who looks (LINK-6)."""
 
@@ -54,7 +54,7 @@ def each_end_picks_another_of_two_links():
         yield
 
 
-@bug(scenario="swarm")
+@bug(scenario="quiet-death", section="MESH")
 def silence_is_never_noticed():
     """A peer that says nothing any more keeps its link (LINK-4)."""
     with swap(keepalive, "DEAD_AFTER_S", 1e9):

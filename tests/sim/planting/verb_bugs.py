@@ -32,7 +32,7 @@ def asks_do_not_time_out():
         yield
 
 
-@bug(rules="calls")
+@bug(scenario="shard-churn", section="SHARD", rules="calls")
 def a_reply_to_another_life_is_delivered():
     """The life that asked is gone; its next one is given the answer (VERB-2)."""
 
