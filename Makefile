@@ -15,7 +15,7 @@ SCENARIO ?= swarm
 JOBS     ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types layers tests contracts format bench dist clean sim traces
+.PHONY: help install run test check lint types layers tests contracts format bench dist clean sim traces proto
 
 help:
 	@echo 'make run        a local cluster of $(NODES) nodes with $(SHARDS) shards each, in ./$(DIR)'
@@ -23,6 +23,7 @@ help:
 	@echo 'make contracts  each promise of docs/contracts.md and whether a test keeps it'
 	@echo 'make sim        $(SEEDS) seeds of a simulated cluster (make sim SCENARIO=lossy-wan SEEDS=50)'
 	@echo 'make bench      every figure against its yardstick (make bench QUICK=--quick)'
+	@echo 'make proto      the protobuf modules anew from meshsvc/etcd/proto/*.proto'
 	@echo 'make lint types layers tests format dist clean'
 
 # A candidate counts only if it runs: a version manager may list one that does not.
@@ -77,6 +78,9 @@ sim: $(STAMP)
 
 traces: $(STAMP)
 	@MESHSVC_WRITE_TRACES=1 $(BIN)/python -m pytest tests/sim/test_sim_traces.py
+
+proto: $(STAMP)
+	@$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. meshsvc/etcd/proto/*.proto
 
 dist: $(STAMP)
 	@$(BIN)/python -m hatchling build --directory dist

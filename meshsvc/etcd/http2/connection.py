@@ -104,6 +104,11 @@ class Connection:
             self.draining = True
             self._sender.control(fr.pack_goaway(fr.STREAM_ID_MASK, ErrorCode.NO_ERROR, "drain"))
 
+    def abandon(self, text: str) -> None:
+        """The transport is gone: every stream is lost."""
+        self.closed = True
+        self._table.lose_all(ErrorCode.CANCEL, text)
+
     def refuse(self) -> None:
         """Take no more requests: the peer repeats elsewhere what comes from now on."""
         if not self.closed and self._receiver.accepting:
