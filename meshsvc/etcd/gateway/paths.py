@@ -5,8 +5,8 @@ from __future__ import annotations
 from meshsvc.etcd.rpc import Procedure
 from meshsvc.etcd.rpcs import PROCEDURES
 
-VERSIONS = ("v3", "v3beta", "v3alpha")
-"""The prefix of etcd 3.4 and later, and those of 3.3 and 3.2, which some clients still try."""
+VERSIONS = ("v3", "v3beta")
+"""The prefix of etcd 3.4 and later, and that of 3.3, which 3.4 still serves."""
 
 _NAMES = {
     "kv/range": "KV/Range",

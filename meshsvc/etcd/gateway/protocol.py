@@ -43,6 +43,9 @@ CLUSTER_VERSION = "3.4.0"
 
 JSON = b"application/json"
 
+NO_BROWSERS = "requests from web pages are refused: the store cannot tell whose they are"
+"""etcd lets any page that a user opens write to a store on that user's machine."""
+
 
 @implementer(IPushProducer)
 class JsonOutlet:
@@ -138,6 +141,8 @@ class JsonRequest(Request):
         try:
             if self._taken > MAX_BODY_BYTES:
                 raise _too_large(self._taken)
+            if self.requestHeaders.hasHeader(b"origin"):
+                raise RpcFailed(Code.PERMISSION_DENIED, NO_BROWSERS)
             self._dispatch(self.path.decode("latin-1"))
         except (RpcFailed, KvError) as error:
             self._fail(error.code, error.text)
