@@ -13,9 +13,10 @@ from twisted.internet.defer import Deferred, fail
 
 from meshsvc import __version__
 from meshsvc.admin.targets import parse_target
+from meshsvc.discovery.status import Status
 from meshsvc.errors import LocalError, NoSuchTarget
 from meshsvc.gossip.events import Event, Resync
-from meshsvc.gossip.members import Status
+from meshsvc.gossip.members import Status as MemberStatus
 from meshsvc.model import Epoch
 from meshsvc.node.members import Members
 from meshsvc.node.shard import Shard
@@ -112,11 +113,21 @@ class ShardZeroView:
         states = (*self._zero.plugins, *self._shard.applications.states)
         return [state.row() for state in states]
 
+    def discovery(self) -> Deferred[Row]:
+        """Where this node looks for peers, and how it stands with them."""
+        discovery = self._zero.discovery
+
+        def whole(status: Status) -> Row:
+            return {**discovery.info(), **status.row(), "missing": list(discovery.missing())}
+
+        return discovery.status().addCallback(whole)
+
     def ready(self) -> tuple[bool, list[str]]:
         """Whether the node serves; what it waits for when not, what it misses when it does.
 
-        A node in the mesh serves, also while a link of it is down: what that costs is said,
-        but is no reason to send all its clients away.
+        A node in the mesh serves, also while a link of it is down or its discovery backend
+        does not answer: what that costs is said, but is no reason to send all its clients
+        away. It begins to serve once discovery was complete for the first time.
         """
         status = self._data_links.status()
         serving = status["state"] in ("formed", "degraded")
@@ -124,9 +135,10 @@ class ShardZeroView:
         if status["state"] != "formed":
             reasons.append(f"the mesh is {status['state']} at epoch {status['epoch']}")
         reasons += self._refused() if not serving else []
+        reasons += self._zero.discovery.missing()
         idle = [row for row in self.shards() if row["state"] != "running"]
         reasons += [f"shard {row['index']} is {row['state']}" for row in idle]
-        return serving and not idle, reasons
+        return serving and not idle and self._zero.discovery.was_ready, reasons
 
     def _refused(self) -> list[str]:
         refusal = self._shard.traffic.last_refusal
@@ -193,9 +205,9 @@ class ShardZeroView:
         return row
 
 
-def _shown(status: Status) -> str:
+def _shown(status: MemberStatus) -> str:
     """A node that has yet to prove itself by an echo is not alive: it is shown as suspect."""
-    return Status.SUSPECT.value if status is Status.JOINING else status.value
+    return MemberStatus.SUSPECT.value if status is MemberStatus.JOINING else status.value
 
 
 def _answer_rows(answers: Answers) -> list[Row]:

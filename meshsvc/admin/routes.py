@@ -77,6 +77,10 @@ def _plugins(site: AdminSite, _: AdminRequest) -> Json:
     return Json(site.view.plugins())
 
 
+def _discovery(site: AdminSite, request: AdminRequest) -> None:
+    _later(request, site.view.discovery(), lambda row: row)
+
+
 def _readyz(site: AdminSite, _: AdminRequest) -> Json:
     ready, reasons = site.view.ready()
     return Json({"ready": ready, "reasons": reasons}, 200 if ready else 503)
@@ -136,6 +140,7 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/v1/mesh/form": {"POST": _form},
     "/v1/shards": {"GET": _shards},
     "/v1/plugins": {"GET": _plugins},
+    "/v1/discovery": {"GET": _discovery},
     "/v1/call": {"POST": _call},
     "/v1/events": {"GET": _events},
     "/metrics": {"GET": _metrics},

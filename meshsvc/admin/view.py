@@ -57,6 +57,15 @@ class NodeView(Protocol):
         """One row per plugin found: ``name``, ``interface``, ``state``, ``error`` or None."""
         ...
 
+    def discovery(self) -> Deferred[Row]:
+        """Where this node looks for peers, and how it stands with them.
+
+        Fires within some seconds, whoever is silent, with the fields of
+        ``meshsvc.discovery.status.Status`` and those of ``DiscoveryService.info``, and
+        ``missing``, what the node waits for before it is ready. Never fails.
+        """
+        ...
+
     def ready(self) -> tuple[bool, list[str]]:
         """Whether the node serves, and what it waits for when not."""
         ...

@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 from zope.interface import Interface
 
-from meshsvc.interfaces import IMeshApplication
+from meshsvc.interfaces import IDiscoveryBackend, IMeshApplication
 from meshsvc.model import NodeId
 from meshsvc.node.applications import PluginState
 from meshsvc.sim import ears
@@ -275,10 +275,13 @@ class Cluster:
 
     def plugins(self, interface: type[Interface]) -> tuple[list[Any], list[PluginState]]:
         """What is installed on every node."""
+        backends = [each for each in self._applications if IDiscoveryBackend.providedBy(each)]
+        if interface is IDiscoveryBackend:
+            return backends, []
         if interface is not IMeshApplication:
             return [], []
         workload = [Workload(self, self.shape.workload)] if self.shape.workload else []
-        return [*self._applications, *workload], []
+        return [each for each in self._applications if each not in backends] + workload, []
 
     def ask(
         self, node: SimNode, verb: str, payload: object, key: str, timeout_s: float

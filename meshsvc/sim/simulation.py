@@ -122,7 +122,8 @@ def simulate(
     Args:
         nodes: how many, called n1, n2 and so on.
         shards: of each node.
-        applications: ``IMeshApplication`` providers, installed on every node.
+        applications: ``IMeshApplication`` and ``IDiscoveryBackend`` providers, installed on
+            every node.
         seed: another seed is another run.
         config: sections and keys of every node's config that differ from the defaults.
     """

@@ -42,6 +42,9 @@ class FakeView:
     def plugins(self):
         raise RuntimeError("broken view")
 
+    def discovery(self):
+        return defer.succeed({"backend": "static", "discovery_works": True})
+
     def ready(self):
         return (not self.reasons, self.reasons)
 
@@ -139,6 +142,7 @@ async def test_questions_are_answered_with_json(served, view):
     assert await served.get("/v1/members") == (200, view.members())
     assert await served.get("/v1/mesh") == (200, view.mesh())
     assert await served.get("/v1/shards") == (200, view.shards())
+    assert (await served.get("/v1/discovery"))[1]["backend"] == "static"
     assert await served.get("/v1/status") == (200, view.status() | {"ready": True, "reasons": []})
 
 

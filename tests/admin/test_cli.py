@@ -102,23 +102,6 @@ def test_a_closed_output_is_no_fault(fake):
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-def test_ready_reads_a_503(cli, fake):
-    """Not ready is an answer, not an error."""
-    fake.answers["GET", "/readyz"] = (503, {"ready": False, "reasons": ["no epoch"]})
-    code, out, _ = cli("ready", "-o", "jsonl")
-    assert (code, json.loads(out)) == (1, {"ready": False, "reasons": ["no epoch"]})
-
-
-def test_wait_ends_as_soon_as_the_node_is_ready(cli, fake):
-    """Ready at once is success at once; never ready is 1 after the time-out."""
-    fake.answers["GET", "/readyz"] = (200, {"ready": True, "reasons": []})
-    assert cli("wait")[0] == exits.OK
-    fake.answers["GET", "/readyz"] = (503, {"ready": False, "reasons": ["no epoch"]})
-    code, out, _ = cli("wait", "--timeout", "0.01")
-    assert code == exits.UNHEALTHY
-    assert "no epoch" in out
-
-
 def test_shards_are_listed(cli, fake):
     """One row per shard."""
     fake.answers["GET", "/v1/shards"] = (200, [{"index": 0, "pid": 7, "state": "ready"}])

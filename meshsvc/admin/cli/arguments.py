@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from meshsvc import __version__
-from meshsvc.admin.cli import configs, dev, exits, simulator, talking, verbs
+from meshsvc.admin.cli import configs, dev, exits, readiness, simulator, talking, verbs
 from meshsvc.admin.cli.arguments_store import add_store
 from meshsvc.admin.cli.client import DEFAULT_URL
 from meshsvc.admin.cli.output import FORMATS
@@ -55,8 +55,11 @@ def _add_showing(to: Verbs) -> None:
     rtt = to.add("rtt", talking.rtt)
     rtt.add_argument("a", metavar="A", help="the node that measures")
     rtt.add_argument("b", metavar="B", help="the node it measures to")
-    to.add("ready", verbs.ready)
-    wait = to.add("wait", verbs.wait)
+    to.add("discovery", readiness.discovery)
+    to.add("ready", readiness.ready)
+    wait = to.add("wait", readiness.wait)
+    text = "wait for /readyz to say yes (which is what there is to wait for)"
+    wait.add_argument("--ready", action="store_true", default=True, help=text)
     wait.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS")
 
 

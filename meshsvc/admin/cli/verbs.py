@@ -1,10 +1,8 @@
-"""The verbs that show a node: status, members, mesh, shards, plugins, ready, wait."""
+"""The verbs that show a node: status, members, mesh, shards, plugins."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from typing import Any
 
 from meshsvc.admin.cli import exits
@@ -77,33 +75,6 @@ def plugins(args: argparse.Namespace) -> int:
             print(f"\n{printable(str(row.get('name')))}:")
             print("\n".join("  " + printable(each) for each in str(row["error"]).splitlines()))
     return exits.UNHEALTHY if broken else exits.OK
-
-
-def ready(args: argparse.Namespace) -> int:
-    """Print whether the node serves and what it waits for; 1 when it does not."""
-    row = AdminClient(args.admin).get("/readyz", accept=(200, 503))
-    show_row(args.output, row, ["ready", "reasons"])
-    return exits.OK if row["ready"] else exits.UNHEALTHY
-
-
-def wait(args: argparse.Namespace) -> int:
-    """Return as soon as the node serves, or 1 when it does not within ``--timeout``."""
-    deadline = time.monotonic() + args.timeout
-    while True:
-        try:
-            row = AdminClient(args.admin).get("/readyz", accept=(200, 503))
-        except CliError as error:
-            if error.code != exits.UNREACHABLE:
-                raise
-            row = {"ready": False, "reasons": [str(error)]}
-        if row["ready"] or time.monotonic() >= deadline:
-            print("\r\x1b[K" if sys.stderr.isatty() else "", end="", file=sys.stderr)
-            show_row(args.output, row, ["ready", "reasons"])
-            return exits.OK if row["ready"] else exits.UNHEALTHY
-        if sys.stderr.isatty():
-            text = printable("; ".join(row["reasons"]))
-            print(f"\r\x1b[Kwaiting: {text}", end="", file=sys.stderr, flush=True)
-        time.sleep(min(0.25, args.timeout))
 
 
 def _show_mesh(args: argparse.Namespace, found: dict[str, Any]) -> None:
