@@ -27,6 +27,11 @@ _KINDS = {"c": "counter", "g": "gauge", "h": "histogram"}
 HELP = {
     "frame_drops_total": "Frames that were dropped, by message and reason.",
     "link_refusals_total": "Links that were refused, by reason and side.",
+    "discovery_checks_total": "Questions to the discovery backend, by how they ended.",
+    "discovery_returns_total": "Nodes that came back: after a split, or restarted.",
+    "discovery_discovery_works": "Whether the last check of discovery succeeded.",
+    "discovery_unavailable_nodes": "Nodes that were discovered and cannot be reached.",
+    "discovery_joined_nodes": "Nodes with the same tables, replicated by the same nodes.",
     "admin_metrics_skipped": "Rows this scrape left out because they fit no series.",
 }
 """What a series counts; one without a line here is described by its name."""

@@ -29,6 +29,9 @@ from meshsvc.model import LinkClass, ShardAddress, ShardId
 STATE = "discovery.state"
 """Answered with ``status.state_row``: [start time, {table: mark of its nodes}]."""
 
+WAIT = "discovery.wait"
+"""[ "nodes" or "ready", seconds ]: answered, then at the latest, with what is missing."""
+
 PEER_S = 2.0
 """How long a peer may take to say what it has in memory: a hundred times what it needs."""
 

@@ -7,6 +7,7 @@ answers those who wait (for a check, for readiness) and gathers the status.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import Any, Protocol
 
 from twisted.application.service import Service
@@ -28,6 +29,7 @@ from meshsvc.discovery.phases import Check, Settled
 from meshsvc.discovery.places import Neighbourhood, Standing
 from meshsvc.discovery.protocol import (
     STATE,
+    WAIT,
     BackendRunner,
     Messaging,
     Waiters,
@@ -36,12 +38,17 @@ from meshsvc.discovery.protocol import (
 )
 from meshsvc.discovery.status import Facts, PeerState, Status, compare, marks, state_row
 from meshsvc.discovery.tables import Join, NoTables, TablesView
+from meshsvc.errors import TimedOut
 from meshsvc.gossip.events import AnyEvent, Resync
 from meshsvc.gossip.members import Member
 from meshsvc.model import Address, LinkClass, NodeInfo
 
 LOOK_S = 1.0
 """How often to look whether somebody answers at an address, while that is waited for."""
+
+SOON_S = 0.1
+"""How soon after a change it is looked what it means: a thousand nodes that come up in one
+second cost ten looks, not a thousand."""
 
 REFRESH_S = 30.0
 """How often other nodes are asked how they stand, for the gauges: twice a usual scrape."""
@@ -96,7 +103,7 @@ class DiscoveryService(Service):
         self._asking: Deferred[Any] | None = None
         self._timer: IDelayedCall | None = None
         self._draining = False
-        self._refresh_at = 0.0
+        self._refresh_at = self._look_at = inf
         self._gathering: list[Deferred[Status]] = []
         self._for_nodes = Waiters(reactor, self._checking, "discovery did not end its check")
         self._for_ready = Waiters(reactor, self.missing, "not ready")
@@ -112,6 +119,7 @@ class DiscoveryService(Service):
         """Answer others, listen to the membership, check."""
         super().startService()  # type: ignore[no-untyped-call]
         self._messaging.register(STATE, lambda call: self._state())
+        self._messaging.register(WAIT, self._wait)
         self._subscription = self._gossip.subscribe(self)
         self._refresh_at = self._reactor.seconds() + REFRESH_S
         self.core.start(self._reactor.seconds())
@@ -129,6 +137,7 @@ class DiscoveryService(Service):
         self._for_nodes.close()
         self._for_ready.close()
         self._messaging.unregister(STATE)
+        self._messaging.unregister(WAIT)
         self._runner.stop()
 
     # --- what others ask -----------------------------------------------------------------
@@ -149,7 +158,7 @@ class DiscoveryService(Service):
     def wait_for_ready(self, timeout_s: float) -> Deferred[None]:
         """Fires when ``missing`` is empty; fails with ``TimedOut`` saying what it still has."""
         waiting = self._for_ready.wait(timeout_s)
-        self._arm()
+        self._look_soon()
         return waiting
 
     def missing(self) -> tuple[str, ...]:
@@ -217,8 +226,11 @@ class DiscoveryService(Service):
         self._drain()
 
     def _tables_changed(self) -> None:
-        if self.running:
-            self._drain()
+        self._look_soon()
+
+    def _look_soon(self) -> None:
+        self._look_at = min(self._look_at, self._reactor.seconds() + SOON_S)
+        self._arm()
 
     def _tick(self) -> None:
         self._timer = None
@@ -227,6 +239,8 @@ class DiscoveryService(Service):
         if now >= self._refresh_at:
             self._refresh_at = now + REFRESH_S
             self.status()
+        if now >= self._look_at:
+            self._look()
         self._drain()
 
     # --- effects out ---------------------------------------------------------------------
@@ -239,9 +253,9 @@ class DiscoveryService(Service):
             while effects := self.core.take_effects():
                 for effect in effects:
                     self._perform(effect)
+                self._look_at = min(self._look_at, self._reactor.seconds() + SOON_S)
         finally:
             self._draining = False
-        self._look()
         self._arm()
 
     def _perform(self, effect: Effect) -> None:
@@ -293,10 +307,8 @@ class DiscoveryService(Service):
     def _arm(self) -> None:
         if not self.running:
             return
-        now = self._reactor.seconds()
-        waited_for = len(self._for_ready) or not self.was_ready
-        due = self.core.deadline()
-        at = min(self._refresh_at, *([now + LOOK_S] if waited_for else []), *([due] if due else []))
+        now, due = self._reactor.seconds(), self.core.deadline()
+        at = min(self._refresh_at, self._look_at, inf if due is None else due)
         if self._timer is not None and self._timer.active():
             if abs(self._timer.getTime() - at) < 1e-6:
                 return
@@ -304,6 +316,21 @@ class DiscoveryService(Service):
         self._timer = self._reactor.callLater(max(0.0, at - now), self._tick)
 
     # --- how it stands -------------------------------------------------------------------
+
+    def _wait(self, call: Any) -> Deferred[list[str]]:
+        """Answer ``discovery.wait``: [what, seconds] -> what is missing after that time."""
+        what, seconds = call.payload
+        waiters, missing = {
+            "nodes": (self._for_nodes, self._checking),
+            "ready": (self._for_ready, self.missing),
+        }[what]
+        waiting = waiters.wait(float(seconds))
+        self._look_soon()
+
+        def late(failure: Any) -> None:
+            failure.trap(TimedOut)
+
+        return waiting.addErrback(late).addCallback(lambda _: list(missing()))
 
     def _neighbourhood(self) -> Neighbourhood:
         def dialed(address: Address) -> Any:
@@ -342,12 +369,12 @@ class DiscoveryService(Service):
 
     def _look(self) -> None:
         """See who may stop waiting, and set the gauges that take no question."""
-        if not self.was_ready or len(self._for_ready):
-            self.missing()
-            self._for_ready.check()
-        standings = [p.standing for p in self._neighbourhood().places(self.core.addresses)]
-        gauge = self._counters.gauge
-        gauge("discovery_discovered_nodes", len(standings))
-        gauge("discovery_unavailable_nodes", standings.count(Standing.UNAVAILABLE))
+        self._for_ready.check()
+        waited_for = len(self._for_ready) > 0 or (not self.was_ready and bool(self.missing()))
+        self._look_at = self._reactor.seconds() + LOOK_S if waited_for else inf
+        places, gauge = self._neighbourhood().places(self.core.addresses), self._counters.gauge
+        gone = {place.name for place in places if place.standing is Standing.UNAVAILABLE}
+        gauge("discovery_discovered_nodes", len({place.name for place in places}))
+        gauge("discovery_unavailable_nodes", len(gone))
         gauge("discovery_discovery_works", int(self.core.works))
-        self._counters.gauge("discovery_addresses_refused", self.core.refused)
+        gauge("discovery_addresses_refused", self.core.refused)

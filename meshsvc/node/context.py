@@ -11,12 +11,17 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocolFactory, IReactorTime
 
+from meshsvc.discovery.protocol import WAIT
+from meshsvc.errors import TimedOut
 from meshsvc.messaging.dispatch import Handler
 from meshsvc.messaging.service import Messaging
-from meshsvc.model import Address, NodeId, ShardId
+from meshsvc.model import Address, LinkClass, NodeId, ShardAddress, ShardId
 from meshsvc.node.directory import NodeDirectory
 from meshsvc.node.members import Members
 from meshsvc.node.targets import Everyone, NodeTarget, OwnerTarget
+
+WAIT_SLACK_S = 1.0
+"""How much longer than a wait its answer may take, from one shard of a node to another."""
 
 
 class Listeners(Protocol):
@@ -89,6 +94,31 @@ class MeshContext:
     def on_placement_change(self, callback: Callable[[], Any]) -> Callable[[], None]:
         """Call ``callback`` each time keys may have moved; returns what ends that."""
         return self._directory.on_placement_change(callback)
+
+    def wait_for_ready(self, timeout_s: float) -> Deferred[None]:
+        """Fires when this node has found its cluster.
+
+        That is when discovery works, each node it found is reachable or known not to be, and
+        every table has joined those that are. Fails with ``TimedOut`` after ``timeout_s``
+        seconds, naming what is missing, or with another ``CallError`` when shard 0 is gone.
+        """
+        return self._wait("ready", timeout_s)
+
+    def wait_for_get_nodes(self, timeout_s: float) -> Deferred[None]:
+        """Fires when no check of discovery runs; whether anybody was reached is no matter.
+
+        Fails as ``wait_for_ready`` does.
+        """
+        return self._wait("nodes", timeout_s)
+
+    def _wait(self, what: str, timeout_s: float) -> Deferred[None]:
+        def answered(missing: list[str]) -> None:
+            if missing:
+                raise TimedOut(f"not ready after {timeout_s:g} s: {'; '.join(missing)}")
+
+        first, limit_s = ShardAddress(self.node_id, ShardId(0)), timeout_s + WAIT_SLACK_S
+        asked = self._messaging.ask(first, WAIT, [what, timeout_s], limit_s, LinkClass.CONTROL)
+        return asked.addCallback(answered)
 
     def listen(self, listener: str, factory: IProtocolFactory) -> Deferred[Address]:
         """Serve one port from all shards of this node.

@@ -189,6 +189,10 @@ class World:
     def core(self):
         return self.service.core
 
+    def look(self):
+        """Until what just happened has been looked at."""
+        self.run(0.25)
+
     def run(self, seconds, step_s=0.25):
         """Let time pass in small steps, as a reactor would."""
         self.clock.pump([step_s] * round(seconds / step_s))

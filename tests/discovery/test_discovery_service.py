@@ -372,8 +372,10 @@ def test_ready_waits_until_joins_succeeded():
         ended = outcome(world.service.wait_for_ready(60.0))
         assert world.service.missing() == ("table sessions has not joined n2: it cannot reach n3",)
         tables.set_joins(Join("sessions", node_id(2), JoinState.JOINING))
+        world.look()
         assert ended == []
         tables.set_joins(Join("sessions", node_id(2), JoinState.JOINED))
+        world.look()
         assert ended == ["ok"]
 
 
@@ -381,10 +383,53 @@ def test_ready_waits_until_joins_succeeded():
 def test_ready_once_is_ready_while_the_backend_is_down():
     """What was found stays, so nobody is sent away because of a name server."""
     with World(FakeBackend(FOUND, OSError("down")), member(2)) as world:
+        world.look()
         assert world.service.was_ready
         world.service.check()
         assert world.service.missing() == ("discovery does not work: OSError: down",)
         assert world.service.was_ready
+
+
+@pytest.mark.contract("DISC-4")
+def test_other_shards_wait_by_asking_this_one():
+    """The answer is what is missing: nothing once it is there, else what, after the time."""
+
+    class Call:
+        def __init__(self, what, seconds):
+            self.payload = [what, seconds]
+
+    with World(FakeBackend(FOUND)) as world:
+        wait = world.messaging.verbs["discovery.wait"]
+        assert outcome_of(wait(Call("nodes", 5))) == [[]]
+        late, ready = outcome_of(wait(Call("ready", 1))), outcome_of(wait(Call("ready", 60)))
+        world.run(2.0)
+        assert late == [["no answer yet, and none refused, from 10.0.0.2:7700"]]
+        world.links.refused(2)
+        world.run(2.0)
+        assert ready == [[]]
+        with pytest.raises(KeyError):
+            wait(Call("rain", 1))
+
+
+def outcome_of(waiting):
+    """The value of a Deferred, in a list that fills when it fires."""
+    ended = []
+    waiting.addBoth(ended.append)
+    return ended
+
+
+def test_a_thousand_changes_at_once_are_looked_at_once():
+    """What a change means is worked out a moment later, for all of them."""
+    with World(FakeBackend(FOUND)) as world:
+        world.look()
+        looked = []
+        members = world.gossip.members
+        world.gossip.members = lambda: looked.append(1) or members()
+        for number in range(2, 202):
+            joined(world, number)
+        assert len(looked) == 0
+        world.look()
+        assert len(looked) < 10
 
 
 def test_those_who_wait_are_bounded_and_may_go():

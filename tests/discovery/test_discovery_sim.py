@@ -59,6 +59,22 @@ def test_a_cluster_is_ready_and_says_so():
             assert discovery(node).missing() == ()
 
 
+@pytest.mark.contract("DISC-4")
+def test_an_application_waits_in_whatever_shard_it_runs():
+    """``mesh.wait_for_ready``: asked of shard 0, over the bus."""
+    with simulate(nodes=2, shards=2, seed=4) as sim:
+        sim.run_until(lambda: len(sim.nodes[0].shards) == 2, timeout_s=10.0)
+        sim.run(1.0)
+        for life in sim.nodes[0].shards.values():
+            got = []
+            life.shard.context("app").wait_for_ready(20.0).addBoth(got.append)
+            sim.run_until(lambda: got, timeout_s=25.0)  # noqa: B023
+            assert got == [None]
+            life.shard.context("app").wait_for_get_nodes(1.0).addBoth(got.append)
+            sim.run(1.0)
+            assert got == [None, None]
+
+
 @pytest.mark.contract("GSP-11")
 @pytest.mark.parametrize("how", ["crash", "power_off", "stop"])
 def test_a_cluster_that_lost_every_process_finds_itself_by_memory_alone(how):

@@ -132,6 +132,7 @@ def test_a_silent_peer_costs_a_status_its_time_and_no_more():
 def test_gauges_are_refreshed_by_themselves():
     """Every 30 s others are asked; what needs nobody is there at once."""
     with World(FakeBackend(["10.0.0.2:7700"]), member(2)) as world:
+        world.look()
         gauges = {name: value for (name, _), value in world.counters.gauges.items()}
         assert gauges["discovery_discovered_nodes"] == 1
         assert gauges["discovery_discovery_works"] == 1
