@@ -1,0 +1,98 @@
+"""A follower's side of replication: appends, heartbeats, snapshots, and what it passes on."""
+
+from __future__ import annotations
+
+from meshsvc.errors import WireError
+from meshsvc.raft.core import Core
+from meshsvc.raft.log import Unsafe
+from meshsvc.raft.messages import (
+    Append,
+    AppendReply,
+    Heartbeat,
+    HeartbeatReply,
+    SnapshotChunk,
+    SnapshotReply,
+)
+from meshsvc.raft.quorum import Member, decode_config
+from meshsvc.raft.ready import ChunkReceived
+from meshsvc.storage.records import SnapshotMeta
+
+
+class Following:
+    """What a member does with what its leader sends."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._incoming: tuple[Member, SnapshotMeta] | None = None
+        self._offset = 0
+
+    def append(self, leader: Member, message: Append) -> None:
+        """Take entries if they follow what is here; else say where we may agree."""
+        core, log = self._core, self._core.log
+        if message.prev_index < log.commit:
+            self._accepted(leader, log.commit)
+        elif log.matches(message.prev_index, message.prev_term):
+            core.accept(message.entries)
+            last = message.prev_index + len(message.entries)
+            self._commit(min(message.commit, last))
+            self._accepted(leader, last)
+        else:
+            self._rejected(leader, message)
+
+    def _accepted(self, leader: Member, index: int) -> None:
+        self._core.promise(leader, AppendReply(self._core.term, False, index, 0, 0))
+
+    def _rejected(self, leader: Member, message: Append) -> None:
+        core, log = self._core, self._core.log
+        hint = log.last_not_after(message.prev_index, message.prev_term)
+        hint_term = log.term_at(hint) or 0
+        core.answer(leader, AppendReply(core.term, True, message.prev_index, hint, hint_term))
+
+    def _commit(self, index: int) -> None:
+        core = self._core
+        core.log.commit_to(index)
+        current = core.configs.current
+        gone = core.configs.index <= core.log.commit and core.me not in current.members
+        core.removed = gone and bool(current.voters)
+
+    def heartbeat(self, leader: Member, message: Heartbeat) -> None:
+        """Confirm that it leads.
+
+        Raises:
+            Unsafe: when it counts on entries that this member had acknowledged and has not.
+        """
+        core = self._core
+        if message.commit > core.log.last_index:
+            raise Unsafe(
+                f"entries up to {message.commit} were acknowledged by this replica, and its log"
+                f" ends at {core.log.last_index}: its disk lost data; remove it and add it anew"
+            )
+        self._commit(message.commit)
+        core.answer(leader, HeartbeatReply(core.term, message.round))
+
+    def chunk(self, leader: Member, message: SnapshotChunk) -> None:
+        """Take a slice of a snapshot if it is the one wanted next."""
+        core, meta = self._core, message.meta
+        if meta.index <= core.log.commit:
+            self._accepted(leader, core.log.commit)
+            return
+        decode_config(meta.config)  # a bad one is refused before anything is kept
+        if self._incoming != (leader, meta):
+            self._incoming, self._offset = (leader, meta), 0
+        if message.offset == self._offset:
+            self._keep(leader, message)
+        if self._incoming is not None:
+            core.answer(leader, SnapshotReply(core.term, meta.index, self._offset))
+
+    def _keep(self, leader: Member, message: SnapshotChunk) -> None:
+        core = self._core
+        if not (message.data or message.done):
+            raise WireError("a Raft SnapshotChunk is empty and not the last one")
+        core.received.append(
+            ChunkReceived(message.meta, message.offset, message.data, message.done)
+        )
+        self._offset += len(message.data)
+        if message.done:
+            self._incoming = None
+            core.restore(message.meta)
+            self._accepted(leader, message.meta.index)
