@@ -122,6 +122,11 @@ class Core:
             return True
         return self.now - self.heard_at < self.settings.election_s
 
+    @property
+    def may_campaign(self) -> bool:
+        """Whether this member may have to lead."""
+        return self.configs.may_campaign(self.me, self.log.commit)
+
     # --- out -----------------------------------------------------------------------------
 
     def tell(self, to: Member, message: Message) -> None:

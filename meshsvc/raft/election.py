@@ -61,8 +61,7 @@ class Election:
         for_term = core.term + (reply.pre and reply.granted)
         if same_kind and reply.term == for_term:
             self._votes.setdefault(source, reply.granted)
-        if reply.removed and not core.configs.current.votes(core.me):
-            core.removed = True
+        core.removed = core.removed or reply.removed
 
     @property
     def running(self) -> bool:
@@ -81,12 +80,11 @@ class Election:
         granted = self._grants(source, request)
         term = request.term if granted else core.term
         reply = VoteReply(term, granted, request.pre, False)
-        if request.pre:
+        if request.pre or not granted:
             core.answer(source, reply)
             return
-        if granted:
-            core.vote = source
-            core.postpone_campaign()
+        core.vote = source
+        core.postpone_campaign()
         core.promise(source, reply)
 
     def _grants(self, source: Member, request: VoteRequest) -> bool:

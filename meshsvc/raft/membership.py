@@ -55,6 +55,14 @@ class Configs:
         """The configuration as of an entry: what a snapshot there must carry."""
         return next((config for row, config in reversed(self._rows) if row <= index), Config())
 
+    def may_campaign(self, member: Member, commit: int) -> bool:
+        """Whether a member may have to lead: it votes now, or did as of what is committed.
+
+        The latter because one that a configuration leaves out may be the only one whose log
+        is good enough to be elected, and to commit that configuration (thesis, 4.2.2).
+        """
+        return self.current.votes(member) or self.at(commit).votes(member)
+
     def compact(self, index: int) -> None:
         """Entries up to ``index`` are in a snapshot: the last configuration in them is base."""
         while len(self._rows) > 1 and self._rows[1][0] <= index:

@@ -156,7 +156,7 @@ class Roles:
 
     def _campaign(self) -> None:
         core = self._core
-        if not core.configs.current.votes(core.me) or core.installing is not None:
+        if not core.may_campaign or core.removed or core.installing is not None:
             core.postpone_campaign()
             return
         self.election.prepare()
@@ -246,7 +246,7 @@ class Roles:
 
     def _timeout_now(self, source: Member, message: TimeoutNow) -> None:
         core = self._core
-        if core.role is Role.FOLLOWER and core.configs.current.votes(core.me):
+        if core.role is Role.FOLLOWER and core.may_campaign:
             self.election.campaign(forced=True)
             self.tally()
 

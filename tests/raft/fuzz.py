@@ -126,8 +126,7 @@ class World:
         known = self.committed.setdefault(entry.index, have)
         if known != have:
             self.fail(f"state machine safety: {replica.me} applied {entry}, others {known}")
-        if entry.index > self.top:
-            self.top = entry.index
+        self.top = max(self.top, entry.index)
 
     def _check_durable(self, core) -> None:
         """What a leader takes for committed is on the disks of a quorum, right now."""
@@ -392,8 +391,9 @@ def main() -> int:
             entries, reads = entries + world.top, reads + world.served
         except Violation as error:
             failed += 1
-            print(error, flush=True)
-    print(f"seeds {first} to {last - 1}: {failed} failed, {entries} entries, {reads} reads")
+            sys.stdout.write(f"{error}\n")
+    ran = f"seeds {first} to {last - 1}: {failed} failed"
+    sys.stdout.write(f"{ran}, {entries} entries, {reads} reads\n")
     return 1 if failed else 0
 
 
