@@ -22,19 +22,24 @@ from cores import Disk, Replica
 from meshsvc.raft.core import Role
 from meshsvc.raft.log import Unsafe
 from meshsvc.raft.membership import ChangeRefused
-from meshsvc.raft.messages import decode_message, encode_message
+from meshsvc.raft.messages import Append, decode_message, encode_message
 from meshsvc.raft.quorum import make_config
 from meshsvc.raft.settings import Settings
 
-SETTINGS = Settings(
-    append_entries=4,
-    append_bytes=400,
-    window_messages=4,
-    apply_entries=3,
-    chunk_bytes=48,
-    promote_lag=10,
-)
-FAULTS_S, QUIET_S = 7.0, 12.0
+
+def settings(append_entries: int) -> Settings:
+    """Limits so small that they are all met in a short run."""
+    return Settings(
+        append_entries=append_entries,
+        append_bytes=400,
+        window_messages=4,
+        apply_entries=3,
+        chunk_bytes=48,
+        promote_lag=10,
+    )
+
+
+QUIET_S = 12.0
 
 
 class Violation(AssertionError):
@@ -54,6 +59,11 @@ class Weather:
     change: float
     transfer: float
     compact: float
+    pause: float = 0.0
+    fresh_loss: float = 0.0
+    """Of appends that carry entries of their leader's own term: old ones get through."""
+    voters: tuple[int, ...] = (1, 3, 3, 3, 5)
+    faults_s: float = 7.0
 
     @classmethod
     def drawn(cls, rng: Random) -> Weather:
@@ -70,6 +80,8 @@ class Weather:
             maybe(0.6, 0.06),
             maybe(0.5, 0.04),
             maybe(0.6, 0.08),
+            maybe(0.4, 0.02),
+            maybe(0.3, 0.9),
         )
 
 
@@ -79,11 +91,17 @@ class Watched(Replica):
     def __init__(self, world, me, disk):
         self.world = world
         self.rate = 1 + (world.rng.random() - 0.5) * 0.08
-        super().__init__(me, disk, SETTINGS, Random(world.rng.random()), self.clock())
+        super().__init__(me, disk, world.settings, Random(world.rng.random()), self.clock())
         self.hold_disk = True
+        self.timed = None
+        self.paused_until = 0.0
 
     def clock(self) -> float:
         return self.world.now * self.rate
+
+    @property
+    def paused(self) -> bool:
+        return self.world.now < self.paused_until
 
     def on_apply(self, entry) -> None:
         self.world.applied(self, entry)
@@ -92,11 +110,12 @@ class Watched(Replica):
 class World:
     """One run."""
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: int, weather: Weather | None = None):
         self.seed = seed
         self.rng = Random(seed)
         self.now = 0.0
-        self.weather = Weather.drawn(self.rng)
+        self.weather = weather or Weather.drawn(self.rng)
+        self.settings = settings(self.rng.choice((1, 4, 4)))
         self.events = []
         self.count = 0
         self.cut: set[tuple[int, int]] = set()
@@ -109,7 +128,7 @@ class World:
         self.asked: dict[tuple[int, int], int] = {}
         self.served = 0
         self.values = 0
-        voters = self.rng.choice((1, 3, 3, 3, 5))
+        voters = self.rng.choice(self.weather.voters)
         config = make_config(list(range(1, voters + 1)))
         self.replicas = {me: Watched(self, me, Disk.founded(config)) for me in config.voters}
         for me in range(voters + 1, voters + 3):
@@ -124,6 +143,8 @@ class World:
     def applied(self, replica, entry) -> None:
         have = (entry.term, entry.data)
         known = self.committed.setdefault(entry.index, have)
+        if not self._on_disk(replica.disk, entry.index, entry.term):
+            self.fail(f"{replica.me} applied entry {entry.index}, which its disk has not")
         if known != have:
             self.fail(f"state machine safety: {replica.me} applied {entry}, others {known}")
         self.top = max(self.top, entry.index)
@@ -157,6 +178,7 @@ class World:
             prev = core.log
             for entry in writing[0].entries:
                 self._check_birth(prev, entry)
+        self._check_config(core)
         if core.role is not Role.LEADER:
             return
         first = self.leaders.setdefault(core.term, replica.me)
@@ -176,6 +198,14 @@ class World:
         have = (before, entry.kind, entry.data)
         if self.born.setdefault((entry.index, entry.term), have) != have:
             self.fail(f"log matching: two entries are ({entry.index}, {entry.term})")
+
+    def _check_config(self, core) -> None:
+        index, log = core.configs.index, core.log
+        if index <= log.base_index:
+            return
+        found = log.entries[index - log.base_index - 1] if index <= log.last_index else None
+        if found is None or found.data != core.configs.current.encoded():
+            self.fail(f"{core.me} goes by a configuration that its log has not")
 
     def _check_complete(self, core) -> None:
         if not self.top or self.committed[self.top][0] >= core.term:
@@ -215,7 +245,9 @@ class World:
         return 0.001 + (self.rng.random() * self.weather.disk_s if self.faults else 0)
 
     def write_ends(self, replica, life, writing) -> None:
-        if replica.up and replica.life == life and replica.writing is writing:
+        if replica.paused:
+            self.at(replica.paused_until - self.now, self.write_ends, replica, life, writing)
+        elif replica.up and replica.life == life and replica.writing is writing:
             for to, message in replica.written(replica.clock()):
                 self.send(replica.me, to, message)
             self.after_input(replica)
@@ -224,6 +256,10 @@ class World:
         weather, rng = self.weather, self.rng
         if self.faults and rng.random() < weather.loss:
             return
+        if self.faults and isinstance(message, Append) and message.entries:
+            fresh = message.entries[-1].term == message.term
+            if fresh and rng.random() < weather.fresh_loss:
+                return
         copies = 2 if self.faults and rng.random() < weather.double else 1
         for _ in range(copies):
             slow = rng.random() * weather.slow_s if self.faults and rng.random() < 0.3 else 0
@@ -233,6 +269,9 @@ class World:
         replica = self.replicas.get(to)
         if replica is None or not replica.up or (source, to) in self.cut:
             return
+        if replica.paused:
+            self.at(replica.paused_until - self.now, self.deliver, source, to, message)
+            return
         if self.count % 16 == 0:
             message = decode_message(encode_message(message))
         replica.raft.step(source, message, replica.clock())
@@ -240,7 +279,9 @@ class World:
 
     def tick(self) -> None:
         for replica in self.replicas.values():
-            if replica.up and replica.raft.deadline() <= replica.clock():
+            if replica.paused or not replica.up:
+                continue
+            if replica.raft.deadline() <= replica.clock():
                 replica.raft.tick(replica.clock())
                 self.after_input(replica)
         self.at(0.025, self.tick)
@@ -252,7 +293,9 @@ class World:
 
     def work(self) -> None:
         replica = self.anyone()
-        if replica.up:
+        if self.rng.random() < 0.3:
+            replica = self.leader() or replica
+        if replica.up and not replica.paused:
             if self.rng.random() < 0.5:
                 self.values += 1
                 replica.raft.propose([b"%d" % self.values], replica.clock())
@@ -276,6 +319,7 @@ class World:
             (weather.change, self.change),
             (weather.transfer, self.transfer),
             (weather.compact, self.compact),
+            (weather.pause, self.pause),
         ):
             if rng.random() < chance:
                 act()
@@ -283,13 +327,17 @@ class World:
 
     def crash(self) -> None:
         replica = self.anyone()
+        if self.rng.random() < 0.4:
+            replica = self.leader() or replica
         if replica.up:
             replica.crash()
             self.asked = {key: n for key, n in self.asked.items() if key[0] != replica.me}
-            self.at(self.rng.random() * 1.5, self.restart, replica)
+            quick = self.rng.random() < 0.4
+            self.at(self.rng.random() * (0.1 if quick else 1.5), self.restart, replica)
 
     def restart(self, replica) -> None:
         if not replica.up:
+            replica.paused_until, replica.timed = 0.0, None
             replica.start(replica.clock())
             self.leading.pop(replica.me, None)
             self.after_input(replica)
@@ -299,10 +347,25 @@ class World:
         members = sorted(self.replicas)
         side = {me for me in members if rng.random() < 0.5}
         pairs = {(a, b) for a in members for b in members if (a in side) != (b in side)}
-        if rng.random() < 0.3:
+        kind = rng.random()
+        if kind < 0.3:
             pairs = {pair for pair in sorted(pairs) if pair[0] in side}  # one way only
+        elif kind < 0.6:
+            pairs = {pair for pair in sorted(pairs) if rng.random() < 0.5}  # some pairs
         self.cut = pairs
         self.at(rng.random() * 2.5, self.cut.clear)
+
+    def pause(self) -> None:
+        replica = self.leader() or self.anyone()
+        if replica.up and not replica.paused:
+            replica.paused_until = self.now + self.rng.random() * 4
+            self.at(replica.paused_until - self.now, self.resume, replica, replica.life)
+
+    def resume(self, replica, life) -> None:
+        """It reads what came before it looks at the time."""
+        if replica.up and replica.life == life and not replica.paused:
+            self.ask(replica)
+            self.after_input(replica)
 
     def leader(self):
         found = [r for r in self.replicas.values() if r.up and r.raft._core.role is Role.LEADER]
@@ -310,7 +373,7 @@ class World:
 
     def change(self) -> None:
         leader = self.leader()
-        if leader is None:
+        if leader is None or leader.paused:
             return
         everyone = sorted(self.replicas)
         voters = set(self.rng.sample(everyone, self.rng.choice((1, 2, 3, 3, 3))))
@@ -323,13 +386,13 @@ class World:
 
     def transfer(self) -> None:
         replica = self.anyone()
-        if replica.up:
+        if replica.up and not replica.paused:
             replica.raft.transfer(self.rng.choice(sorted(self.replicas)), replica.clock())
             self.after_input(replica)
 
     def compact(self) -> None:
         replica = self.anyone()
-        if replica.up:
+        if replica.up and not replica.paused:
             replica.compact(keep=self.rng.choice((0, 0, 3)))
 
     # --- a run ---------------------------------------------------------------------------
@@ -343,16 +406,16 @@ class World:
     def run(self) -> World:
         for start in (self.tick, self.work, self.fate):
             self.at(0.01, start)
-        for replica in self.replicas.values():
-            replica.timed = None
         try:
-            self.run_until(FAULTS_S)
+            self.run_until(self.weather.faults_s)
             self.faults = False
             self.cut = set()
             for replica in self.replicas.values():
+                replica.paused_until = 0.0
                 self.restart(replica)
             before = self.top
-            while self.now < FAULTS_S + QUIET_S and not self.agreed(before):
+            end = self.weather.faults_s + QUIET_S
+            while self.now < end and not self.agreed(before):
                 self.run_until(self.now + 0.5)
         except Unsafe as error:
             self.fail(f"unsafe: {error}")

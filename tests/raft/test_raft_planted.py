@@ -1,0 +1,18 @@
+"""Bugs planted in the Raft core are found by the fuzz: it looks at what matters."""
+
+from __future__ import annotations
+
+import pytest
+from raft_bugs import BUGS, hunt
+
+FIRST: dict[str, int] = {}
+"""Where to begin to look for those that are rare."""
+
+
+@pytest.mark.contract("RAFT-2", "SIM-2")
+@pytest.mark.parametrize("name", BUGS)
+def test_a_planted_bug_is_found(name, record_property):
+    """Some seed breaks a promise."""
+    seeds, violation = hunt(name, FIRST.get(name, 0))
+    record_property("seeds", seeds)
+    assert violation, f"{name} was not found"
