@@ -38,6 +38,22 @@ class NoOwner(LocalError):
     """A key was addressed while no node is alive to own it."""
 
 
+class BadKey(LocalError):
+    """What was given is no key of a table; the text says what to use."""
+
+
+class BadTable(LocalError):
+    """A table has a name or a schema that it cannot have; the text says what to use."""
+
+
+class TooLarge(LocalError):
+    """A value, or a batch of rows, is over its limit; nothing of it was done."""
+
+
+class SchemaConflict(LocalError):
+    """A table was opened as one kind and is another already."""
+
+
 class ConfigError(LocalError):
     """One or more config values are wrong; ``problems`` lists each with path and line."""
 
@@ -185,7 +201,16 @@ class Cancelled(CallError):
     kind = "Cancelled"
 
 
+class Indeterminate(CallError):
+    """The one who decides was lost in mid-call: it may have happened or not. Look it up."""
+
+    kind = "Indeterminate"
+
+
 CALL_ERRORS: dict[str, type[CallError]] = {
     cls.kind: cls
-    for cls in (UnknownVerb, HandlerFailed, TimedOut, Disconnected, Overloaded, Fenced, Cancelled)
+    for cls in (
+        *(UnknownVerb, HandlerFailed, TimedOut, Disconnected, Overloaded, Fenced, Cancelled),
+        Indeterminate,
+    )
 }

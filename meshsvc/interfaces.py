@@ -139,3 +139,25 @@ class IPlacement(Interface):
         Returns:
             ``ShardAddress``, or None when there are no candidates.
         """
+
+
+class IConflictResolver(Interface):
+    """Decides what becomes of a key that two nodes hold with different values when they join.
+
+    Asked once for each such key, on one of the two nodes, in slices between which the reactor
+    runs. It must not block. When it raises, or answers a value that a table cannot hold, that
+    join ends without a trace on either side and is tried again later, with growing waits.
+    """
+
+    name = Attribute("The name (str) that a table is opened with to use it.")
+
+    def resolve(key, older, newer):  # type: ignore[no-untyped-def]
+        """The value that both sides go on with.
+
+        Args:
+            key: of the row; str, bytes or int.
+            older, newer: the two values, by version. Not to be changed.
+
+        Returns:
+            a value that a table can hold; it may be one of the two.
+        """

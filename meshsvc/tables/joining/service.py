@@ -1,0 +1,389 @@
+"""The seat of a node: joins its tables with those of other members, one join at a time.
+
+Of two nodes the one with the lower id leads. It makes both sides send each other their live
+writes, compares the copies, and when they differ takes the cluster's lock, stages on both
+sides what each lacks, has conflicts resolved, and lets both merge. From then on each waits
+for the other's answer to its writes, and now and then compares the copies again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.logger import Logger
+
+from meshsvc.errors import CallError, Disconnected, SchemaConflict
+from meshsvc.messaging.dispatch import Call
+from meshsvc.model import LinkClass, NodeId, Roster, ShardAddress, ShardId
+from meshsvc.retry import exponential
+from meshsvc.tables.conflicts import conflict, needs_resolver, resolved
+from meshsvc.tables.join import Join, Phase, Step
+from meshsvc.tables.joining.peers import Greeting, Lock, Peer, views
+from meshsvc.tables.protocol import SLICE_ROWS, Gathered
+from meshsvc.tables.replica import Copied, Replica
+from meshsvc.tables.rows import Schema, beats
+
+if TYPE_CHECKING:
+    from meshsvc.tables.service import Tables
+
+ASK_S = 5.0
+GREET_S = 2.0
+"""How often seats compare what they think they have joined."""
+
+BACKOFF_S = (0.2, 5.0)
+"""The first and the longest wait of a join that failed; jittered."""
+
+
+class Refused(Exception):
+    """This join is not to be; the text says why, by name."""
+
+
+class Joining:
+    """See the module's docstring; ``host`` is the tables of this shard, a seat."""
+
+    log = Logger()
+
+    def __init__(self, host: Tables, rng: Random, resolvers: dict[str, Any]) -> None:
+        self.host, self.rng, self.resolvers = host, rng, resolvers
+        self.peers: dict[NodeId, Peer] = {}
+        self.lock = Lock()
+        self._dirty = False
+        self._policy = exponential(BACKOFF_S[0], 2.0, BACKOFF_S[1], rng.random)
+        self._queue: deque[tuple[Peer, str]] = deque()
+        self._working = False
+        self._ready = False
+        self._greet_at = 0.0
+        self._staged: dict[tuple[NodeId, str], tuple[int, list[Copied]]] = {}
+        self.verbs = {
+            "tables.hello": self._greeted,
+            "tables.begin": self._begun,
+            "tables.joined": self._joined,
+            "tables.lock": self._asked_for_lock,
+            "tables.unlock": self._unlocked,
+            "tables.open_stage": self._opened_stage,
+        }
+
+    # --- who is there --------------------------------------------------------------------
+
+    def adopted(self, roster: Roster) -> None:
+        """Another epoch is in force."""
+        listed = {n.node_id: n for n in roster.members if n.node_id != self.host.me.node_id}
+        for node_id in [n for n in self.peers if n not in listed]:
+            self._part(self.peers.pop(node_id), "it is no member any more")
+        for node_id, info in listed.items():
+            peer = self.peers.get(node_id)
+            if peer is None:
+                self.peers[node_id] = Peer(info)
+            elif peer.info.incarnation != info.incarnation:
+                self._part(peer, "it lives anew")
+                self.peers[node_id] = Peer(info)
+            else:
+                peer.info = info
+        self._greet_at = 0.0
+        self.changed()
+
+    def opened(self, schema: Schema) -> None:
+        """This node holds another table."""
+        self._greet_at = 0.0
+
+    def tick(self, ready: bool) -> None:
+        """Look who can be reached, greet them, and begin what is due."""
+        host, now = self.host, self.host.reactor.seconds()
+        self._ready = ready
+        host.exchange.drop_old()
+        for peer in self.peers.values():
+            reachable = host.ways.reachable(peer.info.node_id, LinkClass.DATA)
+            if peer.reachable and not reachable:
+                self._part(peer, f"{peer.info.name} cannot be reached")
+            elif reachable and not peer.reachable:
+                self._greet_at = 0.0
+            peer.reachable = reachable
+        holder = self.lock.holder
+        if holder is not None and holder != host.me.node_id:
+            held_by = self.peers.get(holder)
+            if held_by is None or not held_by.reachable:
+                self.lock.give_back(holder)
+        if ready and now >= self._greet_at:
+            self._greet_at = now + GREET_S * (0.5 + self.rng.random())
+            for peer in list(self.peers.values()):
+                if peer.reachable:
+                    self._greet(peer)
+        for peer in self.peers.values():
+            self._look(peer, now)
+
+    def _greeting(self, peer: Peer) -> Greeting:
+        host = self.host
+        schemas = {name: replica.schema for name, replica in host.replicas.items()}
+        life = (host.me.incarnation, host.shard_life)
+        return Greeting(life, schemas, [name for name in schemas if peer.joined(name)])
+
+    def _greet(self, peer: Peer) -> None:
+        asked = self.host.ask(peer.seat, "tables.hello", self._greeting(peer).wire(), ASK_S)
+        sent_at = self.host.reactor.seconds()
+        asked.addCallback(lambda reply: self._met(peer, Greeting.read(reply), sent_at))
+        asked.addErrback(self.host.failed)
+
+    def _greeted(self, call: Call) -> Any:
+        peer = self.peers.get(call.source.node)
+        if peer is None or not self._ready:
+            raise Disconnected(f"{self.host.me.name} is not ready to join tables")
+        self._met(peer, Greeting.read(call.payload), None)
+        return self._greeting(peer).wire()
+
+    def _met(self, peer: Peer, greeting: Greeting, sent_at: float | None) -> None:
+        if peer.greeted and peer.life != greeting.life:
+            self._part(peer, "its seat lives anew")
+        peer.life, peer.schemas, peer.greeted = greeting.life, greeting.schemas, True
+        now = self.host.reactor.seconds()
+        for name, join in peer.joins.items():
+            # What was joined since the question left is not in the answer.
+            old = sent_at is not None and join.since < sent_at
+            if old and join.phase is Phase.JOINED and name not in greeting.joined:
+                join.lost(f"{peer.info.name} does not hold it for joined")
+                self._run(peer, name, join)
+        self._look(peer, now)
+        self.changed()
+
+    def _look(self, peer: Peer, now: float) -> None:
+        """Begin the joins with a node that this one leads, and go on with those that wait."""
+        if not (peer.reachable and peer.greeted and self._ready):
+            return
+        if self.host.me.node_id < peer.info.node_id:
+            for name in peer.schemas:
+                if name in self.host.replicas:
+                    join = peer.joins.setdefault(name, Join(self._policy))
+                    join.met(now)
+                    join.tick(now)
+                    self._run(peer, name, join)
+        for name, schema in peer.schemas.items():
+            mine = self.host.replicas.get(name)
+            objection = mine.schema.objection(schema) if mine is not None else ""
+            if objection:
+                peer.refusals[name] = f"{peer.info.name} holds another table {name}: {objection}"
+
+    def _part(self, peer: Peer, why: str) -> None:
+        peer.greeted = False
+        peer.follows.clear()
+        for name, join in peer.joins.items():
+            join.lost(why)
+            self._run(peer, name, join)
+        self.changed()
+
+    # --- leading -------------------------------------------------------------------------
+
+    def _run(self, peer: Peer, name: str, join: Join) -> None:
+        """Put a join in the queue when it has something to do."""
+        if join.has_steps and (peer, name) not in self._queue:
+            self._queue.append((peer, name))
+            if not self._working:
+                self._working = True
+                Deferred.fromCoroutine(self._work()).addErrback(self.host.failed)
+
+    async def _work(self) -> None:
+        try:
+            while self._queue:
+                await self._drive(*self._queue.popleft())
+        finally:
+            self._working = False
+
+    async def _drive(self, peer: Peer, name: str) -> None:
+        join = peer.joins[name]
+        while steps := join.take_steps():
+            for step in steps:
+                try:
+                    await _STEPS[step](self, peer, name, join)
+                except Exception as error:
+                    self._failed(peer, name, join, error)
+        self.changed()
+
+    def _failed(self, peer: Peer, name: str, join: Join, error: Exception) -> None:
+        why = str(error) or type(error).__name__
+        if not isinstance(error, CallError) and why != join.why:
+            self.log.warn("{table} is not joined with {node}: {why}",
+                          table=name, node=peer.info.name, why=why)  # fmt: skip
+        self.host.counters.add("tables_joins_total", outcome=type(error).__name__)
+        join.failed(why, self.host.reactor.seconds())
+
+    async def _ask(self, peer: Peer, name: str, join: Join) -> None:
+        host, replica = self.host, self.host.replicas[name]
+        await self.publish()
+        joined = [p.info.node_id for p in self.peers.values() if p.joined(name)]
+        question = [replica.schema.wire(), host.now(), joined]
+        stamp, theirs = await host.ask(peer.seat, "tables.begin", question, ASK_S)
+        if not host.clock.observe(stamp, host.reactor.seconds()):
+            raise Refused(f"the clock of {peer.info.name} is over a day ahead of {host.me.name}'s")
+        self._check_reach(peer, theirs)
+        buckets, _ = await host.exchange.compare(peer.seat, replica)
+        if buckets:
+            join.differ()
+        else:
+            await self._tell_joined(peer, name)
+            join.equal(host.reactor.seconds())
+
+    def _check_reach(self, peer: Peer, theirs: Sequence[NodeId]) -> None:
+        """A join brings two groups together: all of them have to reach each other."""
+        out = [p.info.name for n in theirs if (p := self.peers.get(n)) and not p.reachable]
+        if out:
+            raise Refused(
+                f"{self.host.me.name} cannot reach {', '.join(out)}, which {peer.info.name} has"
+                " joined"
+            )
+
+    async def _lock(self, peer: Peer, name: str, join: Join) -> None:
+        keeper = self._keeper()
+        held_by = await self.host.ask(keeper, "tables.lock", None, ASK_S)
+        if held_by:
+            raise Refused(f"{held_by} is joining tables: one at a time")
+        join.granted()
+
+    def _keeper(self) -> ShardAddress:
+        roster = self.host.roster
+        assert roster is not None, "whom one joins with is on a roster"
+        first = roster.members[0]
+        return ShardAddress(first.node_id, ShardId(first.shards - 1))
+
+    async def _stage(self, peer: Peer, name: str, join: Join) -> None:
+        host, replica = self.host, self.host.replicas[name]
+        buckets, rows = await host.exchange.compare(peer.seat, replica)
+        found = Gathered()
+        if buckets:
+            found = await host.exchange.gather(peer.seat, replica, buckets, rows)
+        incoming, scratch = await self._sort(replica, found)
+        stage = await host.ask(peer.seat, "tables.open_stage", replica.schema.wire(), ASK_S)
+        give = host.exchange.give
+        await give(peer.seat, replica, found.wanted, "tables.stage", stage)
+        await give(peer.seat, scratch, scratch.rids(), "tables.stage", stage)
+        self._staged[peer.info.node_id, name] = (stage, incoming)
+        join.staged()
+
+    async def _sort(self, replica: Replica, found: Gathered) -> tuple[list[Copied], Replica]:
+        """What is to be merged here, and what was resolved; the rest is for the other side."""
+        incoming: list[Copied] = []
+        scratch = self.host.blank(replica.schema)
+        resolver = self.resolvers.get(replica.schema.resolver)
+        if resolver is None:
+            raise Refused(f"no resolver called {replica.schema.resolver} is installed")
+        ask = needs_resolver(replica)
+        most, origin, now = self.host.max_row, self.host.origin, self.host.now()
+        for at in range(0, len(found.rows), SLICE_ROWS):
+            for theirs in found.rows[at : at + SLICE_ROWS]:
+                if ask and conflict(replica, theirs):
+                    made = resolved(resolver, replica, theirs, origin, most)
+                    if made is not None:
+                        incoming.append(made)
+                        scratch.merge([made], now)
+                    continue
+                mine = replica.rows.get(theirs.rid)
+                if mine is None or beats(theirs.row, mine):
+                    incoming.append(theirs)
+                else:
+                    found.wanted.append(theirs.rid)
+            await self.host.exchange.breathe()
+        return incoming, scratch
+
+    async def _commit(self, peer: Peer, name: str, join: Join) -> None:
+        host, replica = self.host, self.host.replicas[name]
+        stage, incoming = self._staged.pop((peer.info.node_id, name))
+        await host.ask(peer.seat, "tables.commit", stage, 2 * ASK_S)
+        await host.exchange.merge(replica, incoming, spread=True)
+        await self._tell_joined(peer, name)
+        join.committed(host.reactor.seconds())
+        await self._unlock()
+
+    async def _tell_joined(self, peer: Peer, name: str) -> None:
+        await self.host.ask(peer.seat, "tables.joined", name, ASK_S)
+
+    async def _unlock(self) -> None:
+        if self.host.roster is not None:
+            self.host.messaging.tell(self._keeper(), "tables.unlock", None)
+
+    async def _abandon(self, peer: Peer, name: str, join: Join) -> None:
+        self._staged.pop((peer.info.node_id, name), None)
+        await self._unlock()
+        await self.publish()
+
+    async def _celebrate(self, peer: Peer, name: str, join: Join) -> None:
+        join.since = self.host.reactor.seconds()
+        peer.refusals.pop(name, None)
+        self.host.counters.add("tables_joins_total", outcome="joined")
+        await self.publish()
+
+    # --- following -----------------------------------------------------------------------
+
+    async def _begun(self, call: Call) -> Any:
+        host, peer = self.host, self.peers.get(call.source.node)
+        if peer is None or not self._ready:
+            raise Disconnected(f"{host.me.name} is not ready to join tables")
+        fields, stamp, theirs = call.payload
+        schema = Schema.read(fields)
+        try:
+            replica = host.replica(schema)
+            if not host.clock.observe(stamp, host.reactor.seconds()):
+                raise Refused(f"the clock of {peer.info.name} is over a day ahead")
+            self._check_reach(peer, theirs)
+        except (Refused, SchemaConflict) as error:
+            peer.refusals[schema.name] = str(error)
+            self.changed()
+            raise SchemaConflict(str(error)) from error
+        peer.follows[schema.name] = False
+        await self.publish()
+        joined = [p.info.node_id for p in self.peers.values() if p.joined(replica.schema.name)]
+        return [host.now(), joined]
+
+    async def _joined(self, call: Call) -> Any:
+        peer = self.peers.get(call.source.node)
+        if peer is None or call.payload not in peer.follows:
+            raise Disconnected(f"{self.host.me.name} follows no join of {call.payload!r:.80}")
+        peer.follows[call.payload] = True
+        peer.refusals.pop(call.payload, None)
+        await self.publish()
+
+    def _opened_stage(self, call: Call) -> Any:
+        replica = self.host.replica(Schema.read(call.payload))
+        return self.host.exchange.open_stage(call.source, replica)
+
+    def _asked_for_lock(self, call: Call) -> Any:
+        """Answers who holds it, or nothing when it is the caller's now."""
+        if self.lock.take(call.source.node, self.host.reactor.seconds()):
+            return ""
+        holder = self.peers.get(self.lock.holder or NodeId(""))
+        return holder.info.name if holder else self.host.me.name
+
+    def _unlocked(self, call: Call) -> None:
+        self.lock.give_back(call.source.node)
+
+    # --- telling the siblings ------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Who gets writes may be others from now on."""
+        if not self._dirty:
+            self._dirty = True
+            later = Deferred.fromCoroutine(self._publish_later())
+            later.addErrback(self.host.failed)
+
+    async def _publish_later(self) -> None:
+        await self.host.exchange.breathe()
+        await self.publish()
+
+    async def publish(self) -> None:
+        """Tell every shard of this node who gets writes; done when those that are up know."""
+        self._dirty, host = False, self.host
+        view = views(host.replicas, self.peers.values())
+        host.set_view(view)
+        asks = [host.ask(each, "tables.view", view, 2.0) for each in host.siblings()]
+        await DeferredList(asks, consumeErrors=True)
+
+
+_STEPS: dict[Step, Any] = {
+    Step.ASK: Joining._ask,
+    Step.LOCK: Joining._lock,
+    Step.STAGE: Joining._stage,
+    Step.COMMIT: Joining._commit,
+    Step.ABANDON: Joining._abandon,
+    Step.PART: Joining._abandon,
+    Step.CELEBRATE: Joining._celebrate,
+}

@@ -1,0 +1,1 @@
+"""Operations that one leader decides: ``quorum`` is when it may, ``service`` is how it does."""

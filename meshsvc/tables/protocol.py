@@ -1,0 +1,294 @@
+"""What two copies say to each other to become equal: both sides of it.
+
+One side leads: it asks for the other's fingerprints, and where they differ sends what it has
+and is told what it lacks and what the other lacks. Anti-entropy merges rows as they come. A
+join stages them on both sides first, so that one that ends half way leaves no trace.
+
+All of it is cut into slices of a few milliseconds, with a turn of the reactor between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
+
+from meshsvc.counters import Counters
+from meshsvc.errors import Disconnected, WireError
+from meshsvc.messaging.dispatch import Call
+from meshsvc.model import ShardAddress
+from meshsvc.tables.difference import chunks, index, missing, pack, read_summary, summarize, unpack
+from meshsvc.tables.digest import COUNT
+from meshsvc.tables.replica import Copied, Replica
+from meshsvc.tables.rows import Kind, Schema
+from meshsvc.tables.writes import BatchReader
+
+STEP_S = 5.0
+"""Seconds for one question: the other side needs one to look through a million rows."""
+
+SLICE_ROWS = 1000
+"""Rows merged, or hashed, in one go: two milliseconds."""
+
+MAX_INDEXES = 8
+MAX_STAGES = 4
+LEASE_S = 15.0
+"""What was prepared for somebody who does not come back is dropped after this long."""
+
+
+class Host(Protocol):
+    """The shard's tables, as this side of an exchange needs them."""
+
+    reactor: IReactorTime
+    counters: Counters
+    reader: BatchReader
+    replicas: dict[str, Replica]
+
+    def ask(
+        self, target: ShardAddress, verb: str, payload: object, timeout_s: float
+    ) -> Deferred[Any]:
+        """Ask a shard over the data plane."""
+
+    def replica(self, schema: Schema) -> Replica:
+        """The copy of a table; made when there is none."""
+
+    def siblings(self) -> list[ShardAddress]:
+        """The other shards of this node that are up."""
+
+    def believable(self, copied: list[Copied]) -> list[Copied]:
+        """The rows whose stamps are not too far ahead, noted by the clock."""
+
+    def now(self) -> int:
+        """The clock, for ages."""
+
+    def changed(self, replica: Replica) -> None:
+        """Rows of a copy changed."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    source: ShardAddress
+    replica: Replica
+    until: float
+    buckets: dict[int, list[Any]] = field(default_factory=dict)
+    rows: list[Copied] = field(default_factory=list)
+
+
+class Gathered:
+    """What a leading side learned: rows that come, and rows that the other side wants."""
+
+    def __init__(self) -> None:
+        self.rows: list[Copied] = []
+        self.wanted: list[Any] = []
+
+
+class Exchange:
+    """Both sides; see the module's docstring."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._kept: dict[int, _Kept] = {}
+        self._next = 0
+        self.verbs: dict[str, Callable[[Call], Any]] = {
+            "tables.compare": self._compared,
+            "tables.index": self._indexed,
+            "tables.diff": self._differing,
+            "tables.fetch": self._fetched,
+            "tables.rows": self._given,
+            "tables.stage": self._staged,
+            "tables.commit": self._committed,
+        }
+
+    # --- the side that leads -------------------------------------------------------------
+
+    async def compare(self, target: ShardAddress, replica: Replica) -> tuple[list[int], int]:
+        """The buckets in which another copy differs, and how many rows that one has."""
+        packed, rows = await self._host.ask(target, "tables.compare", replica.schema.wire(), STEP_S)
+        await self.settle(replica)
+        return replica.digest.differing(packed), int(rows)
+
+    async def repair(self, target: ShardAddress, replica: Replica) -> int:
+        """Make another copy and this one equal, the greater version winning; how many differed."""
+        buckets, rows = await self.compare(target, replica)
+        if not buckets:
+            return 0
+        differed = 0
+        async for found in self._differences(target, replica, buckets, rows, both=False):
+            differed += len(found.rows) + len(found.wanted)
+            await self.merge(replica, found.rows, spread=target not in self._host.siblings())
+            await self.give(target, replica, found.wanted, "tables.rows", spread=True)
+        return differed
+
+    async def gather(
+        self, target: ShardAddress, replica: Replica, buckets: list[int], rows: int
+    ) -> Gathered:
+        """Everything that differs, unmerged; of rows that both have, both versions."""
+        all_of_it = Gathered()
+        async for found in self._differences(target, replica, buckets, rows, both=True):
+            all_of_it.rows += found.rows
+            all_of_it.wanted += found.wanted
+        return all_of_it
+
+    async def _differences(
+        self, target: ShardAddress, replica: Replica, buckets: list[int], rows: int, both: bool
+    ) -> Any:
+        host, name = self._host, replica.schema.name
+        mine = await self._index(replica, buckets)
+        session = await host.ask(target, "tables.index", [replica.schema.wire(), buckets], STEP_S)
+        for chunk in chunks(buckets, max(rows, len(replica.rows))):
+            here = [rid for bucket in chunk for rid in mine.pop(bucket)]
+            question = [session, chunk, summarize(replica, here), both]
+            columns, left, want = await host.ask(target, "tables.diff", question, STEP_S)
+            found = Gathered()
+            found.wanted = _read_rids(replica, want)
+            found.rows = unpack(host.reader, replica.schema.kind, columns)
+            while left:
+                columns, used = await host.ask(target, "tables.fetch", [name, left], STEP_S)
+                found.rows += unpack(host.reader, replica.schema.kind, columns)
+                left = left[max(1, used) :]
+            yield found
+
+    async def give(
+        self,
+        target: ShardAddress,
+        replica: Replica,
+        rids: Sequence[Any],
+        verb: str,
+        *with_: object,
+        spread: bool = False,
+    ) -> None:
+        """Send rows to another copy, in as many messages as they need."""
+        at = 0
+        while at < len(rids):
+            columns, used = pack(replica, rids[at : at + SLICE_ROWS])
+            at += used
+            await self._host.ask(
+                target, verb, [replica.schema.wire(), columns, spread, *with_], STEP_S
+            )
+
+    async def merge(self, replica: Replica, copied: list[Copied], spread: bool) -> None:
+        """Merge rows in slices; with ``spread``, give them to the other shards as well."""
+        host = self._host
+        for at in range(0, len(copied), SLICE_ROWS):
+            part = host.believable(copied[at : at + SLICE_ROWS])
+            if replica.merge(part, host.now()):
+                host.changed(replica)
+            if spread:
+                await self._spread(replica, [each.rid for each in part])
+            else:
+                await self.breathe()
+
+    async def _spread(self, replica: Replica, rids: list[Any]) -> None:
+        siblings = self._host.siblings()
+        if not siblings:
+            await self.breathe()
+        at = 0
+        while siblings and at < len(rids):
+            columns, used = pack(replica, rids[at:])
+            at += used
+            payload = [replica.schema.wire(), columns, False]
+            asks = [self._host.ask(each, "tables.rows", payload, STEP_S) for each in siblings]
+            await DeferredList(asks, consumeErrors=True)  # who missed it will compare
+
+    async def settle(self, replica: Replica) -> None:
+        """Bring the fingerprints up to date."""
+        while not replica.digest.settle(replica.rows, SLICE_ROWS):
+            await self.breathe()
+
+    async def breathe(self) -> None:
+        """Let the reactor have a turn."""
+        await deferLater(self._host.reactor, 0)  # type: ignore[arg-type]
+
+    async def _index(self, replica: Replica, buckets: list[int]) -> dict[int, list[Any]]:
+        found: dict[int, list[Any]] = {bucket: [] for bucket in buckets}
+        rids = replica.rids()
+        for at in range(0, len(rids), 10 * SLICE_ROWS):
+            index(rids[at : at + 10 * SLICE_ROWS], found)
+            await self.breathe()
+        return found
+
+    # --- the side that answers -----------------------------------------------------------
+
+    async def _compared(self, call: Call) -> Any:
+        replica = self._host.replica(Schema.read(call.payload))
+        await self.settle(replica)
+        return [replica.digest.packed(), len(replica.rows)]
+
+    async def _indexed(self, call: Call) -> Any:
+        schema, buckets = call.payload
+        if type(buckets) is not list or not all(type(b) is int and 0 <= b < COUNT for b in buckets):
+            raise WireError(f"buckets are numbers below {COUNT}")
+        replica = self._host.replica(Schema.read(schema))
+        found = await self._index(replica, buckets)
+        return self._keep(_Kept(call.source, replica, 0.0, found), MAX_INDEXES)
+
+    def _keep(self, kept: _Kept, most: int) -> int:
+        self.drop_old()
+        alike = [n for n, each in self._kept.items() if bool(each.buckets) == bool(kept.buckets)]
+        if len(alike) >= most:
+            del self._kept[alike[0]]
+        self._next += 1
+        self._kept[self._next] = kept
+        kept.until = self._host.reactor.seconds() + LEASE_S
+        return self._next
+
+    def drop_old(self) -> None:
+        """Drop what was prepared for somebody who did not come back."""
+        now = self._host.reactor.seconds()
+        for number in [n for n, kept in self._kept.items() if kept.until < now]:
+            del self._kept[number]
+
+    def _resume(self, session: Any, call: Call) -> _Kept:
+        kept = self._kept.get(session)
+        if kept is None or kept.source != call.source:
+            raise Disconnected(f"the exchange {session} is over: begin another")
+        kept.until = self._host.reactor.seconds() + LEASE_S
+        return kept
+
+    def _differing(self, call: Call) -> Any:
+        session, chunk, summary, both = call.payload
+        kept = self._resume(session, call)
+        replica = kept.replica
+        theirs = read_summary(self._host.reader, replica.schema.kind, summary)
+        mine = [rid for bucket in chunk for rid in kept.buckets.get(bucket, ())]
+        found = missing(replica, mine, theirs, both)
+        columns, used = pack(replica, found.give)
+        return [columns, found.give[used:], found.want]
+
+    def _fetched(self, call: Call) -> Any:
+        name, rids = call.payload
+        replica = self._host.replicas.get(name)
+        if replica is None:
+            raise Disconnected(f"the table {name!r:.80} is not here")
+        return pack(replica, _read_rids(replica, rids))
+
+    async def _given(self, call: Call) -> Any:
+        schema, columns, spread = call.payload
+        replica = self._host.replica(Schema.read(schema))
+        copied = unpack(self._host.reader, replica.schema.kind, columns)
+        await self.merge(replica, copied, bool(spread))
+
+    def open_stage(self, source: ShardAddress, replica: Replica) -> int:
+        """Make room for rows that a join will commit; returns its number."""
+        return self._keep(_Kept(source, replica, 0.0), MAX_STAGES)
+
+    def _staged(self, call: Call) -> Any:
+        _, columns, _, stage = call.payload
+        kept = self._resume(stage, call)
+        kept.rows += unpack(self._host.reader, kept.replica.schema.kind, columns)
+
+    async def _committed(self, call: Call) -> Any:
+        kept = self._resume(call.payload, call)
+        del self._kept[call.payload]
+        await self.merge(kept.replica, kept.rows, spread=True)
+        return len(kept.rows)
+
+
+def _read_rids(replica: Replica, rids: Any) -> list[Any]:
+    """Rows as they were named on the wire."""
+    if type(rids) is not list:
+        raise WireError("rows are named in a list")
+    return [tuple(rid) for rid in rids] if replica.schema.kind is Kind.BAG else rids

@@ -1,0 +1,239 @@
+"""The writes of one shard: out to every copy, and in from the others.
+
+Writes of a turn are gathered by table, encoded once, and sent when the turn is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from twisted.internet.defer import Deferred, DeferredList
+from twisted.python.failure import Failure
+
+from meshsvc.errors import Disconnected, Fenced, SchemaConflict, TimedOut, TooLarge
+from meshsvc.messaging.dispatch import Call
+from meshsvc.model import Epoch, ShardAddress
+from meshsvc.shards.placement import link_owner
+from meshsvc.tables.replica import Replica
+from meshsvc.tables.rows import Key, Row
+from meshsvc.tables.writes import (
+    CLOCK,
+    OTHER_SCHEMA,
+    STALE,
+    Batch,
+    Entry,
+    Turn,
+    Write,
+    WriteResult,
+    encode_batch,
+)
+
+if TYPE_CHECKING:
+    from meshsvc.tables.service import Tables
+
+TURN_BYTES = 4 * 1024 * 1024
+"""Writes to one table that go in one message; more begin the next."""
+
+MAX_ENTRY_BYTES = 16 * 1024 * 1024
+"""Rows of one call, encoded: what an outbox holds."""
+
+CHECKED_ROWS = 64
+"""Calls with fewer rows cannot be over ``MAX_ENTRY_BYTES``."""
+
+
+class _Target(NamedTuple):
+    address: ShardAddress
+    verb: str
+    name: str
+
+
+class Sending:
+    """See the module's docstring; ``host`` is the shard's tables."""
+
+    def __init__(self, host: Tables) -> None:
+        self._host = host
+        self._turns: dict[tuple[str, float, bool], Turn] = {}
+
+    def put(
+        self,
+        replica: Replica,
+        keys: Sequence[Key],
+        values: Sequence[Any],
+        dead: bool,
+        timeout_s: float | None = None,
+    ) -> Deferred[WriteResult]:
+        """Merge rows here, and send them to everybody at the end of the turn.
+
+        Raises:
+            TooLarge: before anything is done.
+        """
+        host = self._host
+        stamp = host.clock.stamp(host.reactor.seconds())
+        owner = host.owner if replica.schema.owned and not dead else None
+        row = Row(stamp, host.origin, dead, owner)
+        return self.send(replica, Entry(replica.schema, row, False, keys, values), timeout_s)
+
+    def send(
+        self,
+        replica: Replica,
+        entry: Entry,
+        timeout_s: float | None = None,
+        enough: int | None = None,
+    ) -> Deferred[WriteResult]:
+        """Merge an entry here and send it; one that is decided goes to the whole roster.
+
+        With ``enough`` the result is there as soon as so many members have it.
+
+        Raises:
+            TooLarge: before anything is done.
+        """
+        data = entry.encoded()
+        if len(entry.keys) > CHECKED_ROWS and len(data) > MAX_ENTRY_BYTES:
+            raise TooLarge(
+                f"{len(entry.keys)} rows of {entry.schema.name} take {len(data)} bytes, one call"
+                f" may write {MAX_ENTRY_BYTES}: write them in several calls"
+            )
+        host, stamp = self._host, entry.row.stamp
+        changed = replica.put(entry.row, entry.keys, entry.values, stamp)
+        if replica.watched:
+            host.changed(replica)
+        done: Deferred[WriteResult] = Deferred()
+        write = Write(done.callback, stamp, changed, enough)
+        where = (entry.schema.name, timeout_s or host.settings.write_timeout_s, entry.decided)
+        turn = self._turns.get(where)
+        if turn is None:
+            turn = self._turns[where] = Turn()
+            host.flush_later()
+        turn.entries.append(data)
+        turn.writes.append(write)
+        turn.size += len(data)
+        if turn.size > TURN_BYTES:
+            self._send(*where, self._turns.pop(where))
+        return done
+
+    def nothing(self) -> Deferred[WriteResult]:
+        """The result of a write that had nothing to write."""
+        done: Deferred[WriteResult] = Deferred()
+        done.callback(WriteResult())
+        return done
+
+    def flush(self) -> None:
+        """The turn is over."""
+        turns, self._turns = self._turns, {}
+        for (name, timeout_s, decided), turn in turns.items():
+            self._send(name, timeout_s, decided, turn)
+
+    def _send(self, name: str, timeout_s: float, decided: bool, turn: Turn) -> None:
+        host = self._host
+        data = encode_batch(host.epoch, host.origin, turn.entries)
+        for sibling in host.siblings():
+            self._send_to(
+                _Target(sibling, "tables.copy", host.name_of(sibling)), data, timeout_s, turn.writes
+            )
+        for node, joined in host.targets(name, decided):
+            target = ShardAddress(node.node_id, link_owner(host.me.node_id, node.shards))
+            writes = turn.writes if joined else []
+            self._send_to(_Target(target, "tables.write", node.name), data, timeout_s, writes)
+        for write in turn.writes:
+            write.answered()
+
+    def _send_to(self, to: _Target, data: bytes, timeout_s: float, writes: list[Write]) -> None:
+        for write in writes:
+            write.expect(1)
+        asked = self._host.ask(to.address, to.verb, data, timeout_s)
+        asked.addCallbacks(self._answered, self._lost, (to, writes), {}, (to, writes), {})
+
+    def _answered(self, refusals: Any, to: _Target, writes: list[Write]) -> None:
+        own = to.verb == "tables.copy"
+        why: dict[int, str] = dict(refusals)
+        for number, write in enumerate(writes):
+            text = why and (why.get(-1) or why.get(number))
+            if text:
+                write.rejected(to.name, text)
+            elif own:
+                write.answered()
+            else:
+                write.acked(to.name)
+
+    def _lost(self, failure: Failure, to: _Target, writes: list[Write]) -> None:
+        error, own = failure.value, to.verb == "tables.copy"
+        # A shard of this node that ended holds nothing any more: its next life begins with a copy.
+        if own and isinstance(error, Disconnected):
+            for write in writes:
+                write.answered()
+            return
+        self._host.lost(to.address)
+        for write in writes:
+            write.lost(to.name, str(error))
+
+    # --- in ------------------------------------------------------------------------------
+
+    def written(self, call: Call) -> Any:
+        """From another node: merge, pass on to the siblings, answer when they have it."""
+        host = self._host
+        batch = host.reader.read(call.payload)
+        if batch.epoch < host.epoch:
+            host.counters.add("tables_writes_rejected_total", reason=STALE)
+            return [[-1, f"{STALE}: it is of {batch.epoch}, {host.me.name} is at {host.epoch}"]]
+        refusals = self._apply(batch)
+        siblings = host.siblings()
+        if not siblings:
+            return refusals
+        left_s = max(0.1, 0.9 * (call.remaining_s or 1.0))
+        asks = [host.ask(each, "tables.copy", call.payload, left_s) for each in siblings]
+        decided = any(entry.decided for entry in batch.entries)
+        passed = DeferredList(asks, consumeErrors=True)
+        return passed.addCallback(self._passed_on, siblings, refusals, decided)
+
+    def _passed_on(
+        self,
+        results: list[tuple[bool, Any]],
+        siblings: list[ShardAddress],
+        refusals: list[Any],
+        decided: bool,
+    ) -> list[Any]:
+        host = self._host
+        took = {host.address}
+        for (ok, answer), sibling in zip(results, siblings, strict=True):
+            if ok:
+                refusals += answer
+                took.add(sibling)
+            elif not isinstance(answer.value, Disconnected):
+                raise TimedOut(f"{host.name_of(sibling)} has not taken it: {answer.value}")
+        # What a leader decided counts only when the seat, which knows what is sealed, took it.
+        if decided and host.seat not in took:
+            raise Fenced(f"{host.name_of(host.seat)}, the seat of {host.me.name}, is not up")
+        return refusals
+
+    def copied(self, call: Call) -> Any:
+        """From a sibling."""
+        return self._apply(self._host.reader.read(call.payload))
+
+    def _apply(self, batch: Batch) -> list[list[Any]]:
+        """Merge a batch; answers what was refused, as [number of the entry, why]."""
+        host = self._host
+        refusals: list[list[Any]] = []
+        for number, entry in enumerate(batch.entries):
+            why = self._objection(entry, batch.epoch)
+            if why:
+                host.counters.add("tables_writes_rejected_total", reason=why.partition(":")[0])
+                refusals.append([number, why])
+                continue
+            replica = host.replicas[entry.schema.name]
+            replica.put(entry.row, entry.keys, entry.values, host.clock.last)
+            if replica.watched:
+                host.changed(replica)
+        return refusals
+
+    def _objection(self, entry: Entry, epoch: Epoch) -> str:
+        host = self._host
+        known = host.replicas.get(entry.schema.name)
+        if known is None or known.schema != entry.schema:
+            try:
+                host.replica(entry.schema)
+            except SchemaConflict as error:
+                return f"{OTHER_SCHEMA}: {error}"
+        if not host.clock.observe(entry.row.stamp, host.reactor.seconds()):
+            return f"{CLOCK}: the writer's clock is over a day ahead of {host.me.name}'s"
+        return host.objection(entry.schema.name, epoch) if entry.decided else ""

@@ -1,0 +1,1 @@
+"""What every shard does for its tables all the time: see ``service``."""

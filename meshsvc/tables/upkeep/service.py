@@ -1,0 +1,147 @@
+"""What every shard does for its tables all the time: a copy to begin with, and repair.
+
+A shard that starts gets what its siblings hold. Now and then each shard compares its copies
+with those of the seat, and the seat with those of one member chosen by chance, or of one to
+which a write was lost: whatever made two copies differ, they are equal soon after.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+
+from meshsvc.errors import SchemaConflict
+from meshsvc.messaging.dispatch import Call
+from meshsvc.model import ShardAddress
+from meshsvc.tables.joining.peers import Peer
+from meshsvc.tables.joining.service import Joining
+from meshsvc.tables.rows import Schema
+
+if TYPE_CHECKING:
+    from meshsvc.tables.service import Tables
+
+TICK_S = 0.5
+
+EXPIRE_ROWS = 2000
+"""Tombstones forgotten in one tick: more than are made in the long run."""
+
+SIBLINGS_S = 5.0
+"""A node joins its tables after this long even when a shard of it is not up yet."""
+
+
+class Upkeep:
+    """See the module's docstring."""
+
+    def __init__(self, host: Tables, rng: Random, joining: Joining | None) -> None:
+        self._host, self._rng, self._joining = host, rng, joining
+        self._timer: IDelayedCall | None = None
+        self._copied: set[ShardAddress] = set()
+        self._busy = False
+        self._soon: dict[str, None] = {}
+        self._repair_at = 0.0
+        self._started_at = 0.0
+        self.verbs = {
+            "tables.list": self._listed,
+            "tables.view": lambda call: host.set_view(call.payload),
+            "tables.soon": lambda call: self.soon(str(call.payload)),
+        }
+
+    @property
+    def complete(self) -> bool:
+        """Whether every shard of the node is up and its rows are here."""
+        up = self._host.siblings()
+        return len(up) == self._host.me.shards - 1 and all(each in self._copied for each in up)
+
+    def start(self) -> None:
+        """Begin."""
+        self._started_at = self._host.reactor.seconds()
+        self._tick()
+
+    def stop(self) -> None:
+        """End."""
+        if self._timer is not None and self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    def lost(self, target: ShardAddress) -> None:
+        """A write to a shard was lost."""
+        if target.node != self._host.me.node_id:
+            if self._joining is not None:
+                self.soon(target.node)
+            else:
+                self._host.messaging.tell(self._host.seat, "tables.soon", target.node)
+
+    def soon(self, node: str) -> None:
+        """Compare copies with a member at the next occasion."""
+        self._soon[node] = None
+
+    def _tick(self) -> None:
+        host, now = self._host, self._host.reactor.seconds()
+        self._timer = host.reactor.callLater(TICK_S, self._tick)
+        for replica in host.replicas.values():
+            if replica.tombstones and replica.expire(host.now(), EXPIRE_ROWS):
+                host.changed(replica)
+        up = host.siblings()
+        self._copied.intersection_update(up)
+        if self._joining is not None:
+            late = now - self._started_at > SIBLINGS_S
+            self._joining.tick(late or all(each in self._copied for each in up))
+        if not self._busy:
+            self._busy = True
+            work = Deferred.fromCoroutine(self._work(up, now))
+            work.addErrback(host.failed).addBoth(self._done)
+
+    def _done(self, _: Any) -> None:
+        self._busy = False
+
+    async def _work(self, up: list[ShardAddress], now: float) -> None:
+        for sibling in up:
+            if sibling not in self._copied:
+                await self._copy(sibling)
+                self._copied.add(sibling)
+        if self._soon or now >= self._repair_at:
+            interval_s = self._host.settings.repair_interval_s
+            self._repair_at = now + interval_s * (0.5 + self._rng.random())
+            await self._repair()
+
+    async def _copy(self, sibling: ShardAddress) -> None:
+        host = self._host
+        for fields in await host.ask(sibling, "tables.list", None, 5.0):
+            try:
+                replica = host.replica(Schema.read(fields))
+            except SchemaConflict as error:
+                host.log.warn("{error}", error=error)
+                continue
+            await host.exchange.repair(sibling, replica)
+
+    async def _repair(self) -> None:
+        host = self._host
+        if self._joining is None:
+            for replica in list(host.replicas.values()) if host.seat in host.siblings() else ():
+                self._count(await host.exchange.repair(host.seat, replica))
+            return
+        peer = self._whom(self._joining)
+        names = [name for name in host.replicas if peer is not None and peer.joined(name)]
+        for name in names:
+            assert peer is not None
+            self._count(await host.exchange.repair(peer.seat, host.replicas[name]))
+
+    def _whom(self, joining: Joining) -> Peer | None:
+        while self._soon:
+            node = next(iter(self._soon))
+            del self._soon[node]
+            for peer in joining.peers.values():
+                if peer.info.node_id == node and peer.reachable:
+                    return peer
+        able = [peer for peer in joining.peers.values() if peer.reachable and peer.greeted]
+        return self._rng.choice(able) if able else None
+
+    def _count(self, differed: int) -> None:
+        if differed:
+            self._host.counters.add("tables_rows_repaired_total", differed)
+
+    def _listed(self, call: Call) -> Any:
+        return [replica.schema.wire() for replica in self._host.replicas.values()]

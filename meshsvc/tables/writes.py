@@ -1,0 +1,241 @@
+"""From a write to its result: what is sent in one reactor turn, and who has answered.
+
+All writes of a turn go to the same members in one message, encoded once. A write is over when
+each of those has answered or was lost; its result then names them. Members that are only
+being joined get every write as well, but nobody waits for them.
+
+On the wire a batch is ``[term, attempt, origin, entries]``; an entry is ``[schema, stamp,
+owner or None, dead, decided, keys, values]``, rows that share one version. ``decided`` says
+that the leader of the epoch decided it, which who has sealed a later epoch refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from meshsvc.errors import BadTable, WireError
+from meshsvc.messaging.items import join
+from meshsvc.model import Epoch, Incarnation, NodeId, ShardId
+from meshsvc.tables.rows import KEY_TYPES, Key, Origin, Owner, Row, Schema
+from meshsvc.wire.codec import decode, encode
+
+STALE = "stale-epoch"
+SEALED = "sealed"
+CLOCK = "clock-ahead"
+OTHER_SCHEMA = "other-schema"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteResult:
+    """Who has a write; names are those of nodes, or ``node/shard`` for one shard of this node.
+
+    ``version`` is the stamp it was written under; for a delete that found nothing, 0.
+    ``changed`` says how many rows it changed here, at once.
+    """
+
+    acked: tuple[str, ...] = ()
+    lost: dict[str, str] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
+    version: int = 0
+    changed: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether every joined member has it."""
+        return not self.lost and not self.rejected
+
+
+class Write:
+    """One call that has not got its result; ``done`` is called with it, once.
+
+    With ``enough`` it is over as soon as so many members have it.
+    """
+
+    __slots__ = (
+        *("_acked", "_done", "_enough", "_lost", "_over", "_rejected", "_waiting"),
+        *("changed", "version"),
+    )
+
+    def __init__(
+        self,
+        done: Callable[[WriteResult], object],
+        version: int,
+        changed: int,
+        enough: int | None = None,
+    ) -> None:
+        self._done, self._enough, self._over = done, enough, False
+        self._waiting = 1
+        self._acked: list[str] = []
+        self._lost: dict[str, str] = {}
+        self._rejected: dict[str, str] = {}
+        self.version = version
+        self.changed = changed
+
+    def expect(self, members: int) -> None:
+        """So many members are to answer."""
+        self._waiting += members
+
+    def acked(self, member: str) -> None:
+        """A member has it, in all its shards."""
+        self._acked.append(member)
+        self.answered()
+
+    def lost(self, member: str, why: str) -> None:
+        """A member may or may not have it; anti-entropy brings it there."""
+        self._lost[member] = why
+        self.answered()
+
+    def rejected(self, member: str, why: str) -> None:
+        """A member refused it."""
+        self._rejected[member] = why
+        self.answered()
+
+    def answered(self) -> None:
+        """One less to wait for; also called once when all that are expected are known."""
+        self._waiting -= 1
+        enough = self._enough is not None and len(self._acked) >= self._enough
+        if (enough or not self._waiting) and not self._over:
+            self._over = True
+            self._done(
+                WriteResult(
+                    tuple(self._acked), self._lost, self._rejected, self.version, self.changed
+                )
+            )
+
+
+class Entry(NamedTuple):
+    """Rows that share one version."""
+
+    schema: Schema
+    row: Row
+    decided: bool
+    keys: Sequence[Key]
+    values: Sequence[Any]
+
+    def encoded(self) -> bytes:
+        """As it travels; the origin is that of the batch. All of it was checked before."""
+        row = self.row
+        fixed = (self.schema.wire(), row.stamp, row.owner, row.dead, self.decided)
+        return encode((*fixed, self.keys, self.values))
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """What is written to one table in one turn with one time-out."""
+
+    entries: list[bytes] = field(default_factory=list)
+    writes: list[Write] = field(default_factory=list)
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What came in one message."""
+
+    epoch: Epoch
+    entries: list[Entry]
+
+
+def encode_batch(epoch: Epoch, origin: Origin, entries: list[bytes]) -> bytes:
+    """The bytes of a batch of encoded entries."""
+    return b"\x84" + encode((epoch.term, epoch.attempt, origin))[1:] + join(entries)
+
+
+class BatchReader:
+    """Reads batches; what is the same in all of a writer's batches is made once."""
+
+    MOST = 4096
+    """Origins and schemas remembered: one for each life of a shard, and each table."""
+
+    def __init__(self) -> None:
+        self._origins: dict[tuple[Any, ...], Origin] = {}
+        self._owners: dict[tuple[Any, ...], Owner] = {}
+        self._schemas: dict[tuple[Any, ...], Schema] = {}
+
+    def read(self, data: object) -> Batch:
+        """Read a batch.
+
+        Raises:
+            WireError: when it is malformed; nothing of it is to be used.
+        """
+        if type(data) is not bytes:
+            raise WireError("a batch of writes is bytes")
+        try:
+            fields: Any = decode(data)
+            term, attempt, origin, entries = fields
+            whose = self.origin(origin)
+            return Batch(Epoch(int(term), int(attempt)), [self._entry(e, whose) for e in entries])
+        except (ValueError, TypeError, BadTable) as error:
+            raise WireError(f"a batch of writes is malformed: {error}") from error
+
+    def origin(self, fields: Any) -> Origin:
+        """An origin, the same object each time."""
+        key = tuple(fields)
+        found = self._origins.get(key)
+        if found is None:
+            node, incarnation, shard, life = key
+            found = Origin(
+                NodeId(_text(node)),
+                Incarnation(_whole(incarnation)),
+                ShardId(_whole(shard)),
+                Incarnation(_whole(life)),
+            )
+            self._keep(self._origins, key, found)
+        return found
+
+    def owner(self, fields: Any) -> Owner | None:
+        """An owner or None, the same object each time."""
+        if fields is None:
+            return None
+        key = tuple(fields)
+        found = self._owners.get(key)
+        if found is None:
+            node, incarnation = key
+            found = Owner(NodeId(_text(node)), Incarnation(_whole(incarnation)))
+            self._keep(self._owners, key, found)
+        return found
+
+    def schema(self, fields: Any) -> Schema:
+        """A schema, the same object each time."""
+        key = tuple(fields)
+        found = self._schemas.get(key)
+        if found is None:
+            found = Schema.read(key)
+            self._keep(self._schemas, key, found)
+        return found
+
+    def _keep(self, where: dict[Any, Any], key: Any, value: object) -> None:
+        if len(where) >= self.MOST:
+            where.clear()
+        where[key] = value
+
+    def _entry(self, fields: Any, origin: Origin) -> Entry:
+        schema, stamp, owner, dead, decided, keys, values = fields
+        if type(keys) is not list or type(values) is not list:
+            raise ValueError("keys and values are lists")
+        check_keys(keys)
+        if len(values) != len(keys) and (values or not dead):
+            raise ValueError(f"{len(keys)} keys and {len(values)} values")
+        row = Row(_whole(stamp), origin, bool(dead), self.owner(owner))
+        return Entry(self.schema(schema), row, bool(decided), keys, values)
+
+
+def check_keys(keys: list[Any]) -> None:
+    """Raise ValueError when not all of them are keys by their type."""
+    for kind in list(map(type, keys)):
+        if kind not in KEY_TYPES:
+            raise ValueError(f"a {kind.__name__} is no key")
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r:.40} is no whole number")
+    return value
+
+
+def _text(value: object) -> str:
+    if type(value) is not str:
+        raise ValueError(f"{value!r:.40} is no text")
+    return value
