@@ -110,6 +110,7 @@ class Post:
         self._detours: Mapping[NodeId, object] = {}
         self._seq = 0
         self._used: dict[int, LinkLike] = {}
+        self._losses: dict[tuple[NodeId, int], int] = {}
 
     # --- lanes ---------------------------------------------------------------------------
 
@@ -154,6 +155,8 @@ class Post:
             self.set_detours({})
         lost = {way for way in self._reachable if self._goes_via(way, shard)}
         self._reachable -= lost
+        for way in lost:
+            self._count_loss(*way)
         self._close(
             [
                 lane
@@ -176,6 +179,7 @@ class Post:
     def link_closed(self, node: NodeId, link_class: LinkClass, why: str) -> None:
         """The link to a node does not carry traffic any more."""
         self._reachable.discard((node, link_class))
+        self._count_loss(node, link_class)
         self._close(self._lanes_to({node}, link_class), why)
         self._reopen()
 
@@ -191,6 +195,8 @@ class Post:
             for node, token in before.items()
             if (node, LinkClass.CONTROL) not in self._reachable and detours.get(node) != token
         }
+        for node in lost:
+            self._count_loss(node, LinkClass.CONTROL)
         self._close(self._lanes_to(lost, LinkClass.CONTROL), "the way over other nodes is gone")
         self._reopen()
 
@@ -200,6 +206,14 @@ class Post:
             for lane in self._lanes.values()
             if lane.link_class == link_class and lane.target.node in nodes
         ]
+
+    def losses(self, node: NodeId, link_class: LinkClass) -> int:
+        """How often the way to a node was lost: what came before that is not to be answered."""
+        return self._losses.get((node, link_class.value), 0)
+
+    def _count_loss(self, node: NodeId, link_class: LinkClass) -> None:
+        key = (node, link_class.value)
+        self._losses[key] = self._losses.get(key, 0) + 1
 
     def shard_gone(self, target: ShardAddress, incarnation: int) -> None:
         """A remote shard's process ended; its next life may be addressed at once."""

@@ -64,14 +64,20 @@ PutItem = Callable[[Lane, bytes], Sent]
 class Origin:
     """Who sent a batch, and the lane that leads back to that life of it."""
 
-    __slots__ = ("incarnation", "lane", "link_class", "now", "source")
+    __slots__ = ("incarnation", "lane", "link_class", "losses", "now", "source")
 
     def __init__(
-        self, source: ShardAddress, incarnation: Incarnation, link_class: LinkClass, now: float
+        self,
+        source: ShardAddress,
+        incarnation: Incarnation,
+        link_class: LinkClass,
+        losses: int,
+        now: float,
     ) -> None:
         self.source = source
         self.incarnation = incarnation
         self.link_class = link_class
+        self.losses = losses
         self.now = now
         self.lane: Lane | None = None
 
@@ -128,10 +134,12 @@ class Inbox:
             self._take(item, origin)
 
     def _origin(self, envelope: Envelope) -> Origin:
+        node, link_class = NodeId(envelope.source), _CLASSES[envelope.link_class]
         return Origin(
-            ShardAddress(NodeId(envelope.source), ShardId(envelope.source_shard)),
+            ShardAddress(node, ShardId(envelope.source_shard)),
             Incarnation(envelope.source_incarnation),
-            _CLASSES[envelope.link_class],
+            link_class,
+            self._post.losses(node, link_class),
             self._reactor.seconds(),
         )
 
@@ -331,6 +339,11 @@ class Inbox:
         self._reply(origin, items.failure(call_id, error))
 
     def _reply(self, origin: Origin, item: bytes) -> None:
+        # The caller was told that the way is lost, or is gone: a later life of its node numbers
+        # its shards' lives and calls alike, and must not take this for an answer of its own.
+        if origin.losses != self._post.losses(origin.source.node, origin.link_class):
+            self._counters.drop("reply", "stale")
+            return
         lane = origin.lane
         if lane is None or not lane.open:
             lane = self._post.lane(origin.source, origin.link_class, origin.incarnation)

@@ -331,6 +331,6 @@ class Messaging(Service):
             self._timer.cancel()
         for call in self._calls.all():
             self._end(call, Disconnected("this shard is stopping"))
-        left = self._inbox.verbs.leftovers(("sys.", "gossip.", "mesh."))
+        left = self._inbox.verbs.leftovers(("sys.", "gossip.", "mesh.", "tables."))
         if left:
             self.log.warn("verbs left registered at stop: {verbs}", verbs=", ".join(left))

@@ -34,6 +34,7 @@ from meshsvc.node.config_sections import (
     Node,
     Seeds,
     Shards,
+    Tables,
     find_key,
 )
 
@@ -56,6 +57,7 @@ class Config:
     mesh: Mesh = field(default_factory=Mesh)
     gossip: Gossip = field(default_factory=Gossip)
     shards: Shards = field(default_factory=Shards)
+    tables: Tables = field(default_factory=Tables)
     admin: Admin = field(default_factory=Admin)
     applications: Mapping[str, Options] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -72,6 +74,7 @@ class Config:
             plain[key.section][key.name] = key.kind.write(value)
         plain["discovery"]["options"] = dict(self.discovery.options)
         plain["listen"].update({name: str(at) for name, at in self.listen.others.items()})
+        plain["tables"].update({name: dict(row) for name, row in self.tables.named.items()})
         plain["applications"] = {name: dict(table) for name, table in self.applications.items()}
         return plain
 
@@ -209,18 +212,21 @@ class _Reading:
     def _section(self, section: str) -> Any:
         values = {k.attribute: self._value(k) for k in KEYS.values() if k.section == section}
         if section == "listen":
-            values["others"] = self._other_listeners()
+            values["others"] = self._named("listen")
+        if section == "tables":
+            values["named"] = self._named("tables")
         if section == "discovery":
             values["options"] = self._free(("discovery",)).get("options", {})
         if section == "node" and not values["run_dir"]:
             values["run_dir"] = os.path.join(values["data_dir"], "run")
         return SECTIONS[section](**values)
 
-    def _other_listeners(self) -> dict[str, Any]:
+    def _named(self, section: str) -> dict[str, Any]:
+        """The keys of a section whose names are free."""
         return {
             path[1]: at
             for path, at in self.values.items()
-            if path[0] == "listen" and path not in KEYS
+            if path[0] == section and path not in KEYS
         }
 
     def _applications(self) -> dict[str, dict[str, object]]:

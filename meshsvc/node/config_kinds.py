@@ -74,6 +74,29 @@ def table() -> Kind:
     return Kind("a table: [applications.NAME]", read, from_text=_toml_text)
 
 
+def replicated_table() -> Kind:
+    """What a table is opened as: kind, owned and resolver, each of which has a default."""
+
+    def read(value: object) -> object:
+        if not isinstance(value, dict):
+            raise ValueError("no such key, or not a table")
+        unknown = sorted(set(value) - {"kind", "owned", "resolver"})
+        if unknown:
+            raise ValueError(f"an unknown key {unknown[0]!r}")
+        if value.get("kind", "set") not in ("set", "ordered", "bag"):
+            raise ValueError(f"an unknown kind {value['kind']!r}")
+        if type(value.get("owned", False)) is not bool:
+            raise ValueError("owned is neither true nor false")
+        _read_filled(value.get("resolver", "last-writer"))
+        return dict(value)
+
+    return Kind(
+        'a table: [tables.NAME] with kind "set", "ordered" or "bag", owned and resolver',
+        read,
+        from_text=_toml_text,
+    )
+
+
 def _plain(value: object) -> object:
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}

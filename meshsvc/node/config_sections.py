@@ -109,13 +109,26 @@ class Shards:
 
 
 @dataclass(frozen=True, slots=True)
+class Tables:
+    """``[tables]``: replicated tables; ``[tables.NAME]`` opens one on every shard."""
+
+    max_row: int = key("256 KiB", kinds.size("1 KiB", "4 MiB"))
+    write_timeout_s: float = key("5 s", kinds.duration("10 ms", "10 min"))
+    join_wait_s: float = key("5 s", kinds.duration("0 s", "10 min"))
+    repair_interval_s: float = key("3 s", kinds.duration("100 ms", "10 min"))
+    tombstone_life_s: float = key("1 h", kinds.duration("1 s", "365 d"))
+    max_tombstones: int = key(100_000, kinds.integer(100, 100_000_000))
+    named: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Admin:
     """``[admin]``: who may ask the admin port."""
 
     hosts: tuple[str, ...] = key([], kinds.texts())
 
 
-Section = Node | Listen | Seeds | Discovery | Mesh | Gossip | Shards | Admin
+Section = Node | Listen | Seeds | Discovery | Mesh | Gossip | Shards | Tables | Admin
 
 SECTIONS: dict[str, type[Section]] = {
     "node": Node,
@@ -125,6 +138,7 @@ SECTIONS: dict[str, type[Section]] = {
     "mesh": Mesh,
     "gossip": Gossip,
     "shards": Shards,
+    "tables": Tables,
     "admin": Admin,
 }
 """The sections with fixed keys; ``[applications.NAME]`` is free and comes on top."""
@@ -167,6 +181,7 @@ _OPTION = Key("applications", "", "", kinds.free(), None, required=False)
 _APPLICATION = Key("applications", "", "", kinds.table(), None, required=False)
 _BACKEND_OPTIONS = Key("discovery", "options", "options", kinds.table(), {}, required=False)
 _LISTENER = Key("listen", "", "", kinds.address(), None, required=False)
+_NAMED_TABLE = Key("tables", "", "", kinds.replicated_table(), None, required=False)
 
 
 def find_key(path: tuple[str, ...]) -> Key | None:
@@ -179,4 +194,6 @@ def find_key(path: tuple[str, ...]) -> Key | None:
         return None
     if path[0] == "listen" and (path not in KEYS) and path[1].replace("-", "_").isidentifier():
         return _LISTENER
+    if path[0] == "tables" and path not in KEYS:
+        return _NAMED_TABLE
     return KEYS.get((path[0], path[1]))

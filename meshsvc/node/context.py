@@ -6,6 +6,7 @@ Everything here may be used from the reactor's thread only, and nothing here blo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred
@@ -18,7 +19,9 @@ from meshsvc.messaging.service import Messaging
 from meshsvc.model import Address, LinkClass, NodeId, ShardAddress, ShardId
 from meshsvc.node.directory import NodeDirectory
 from meshsvc.node.members import Members
+from meshsvc.node.tables import TablesContext
 from meshsvc.node.targets import Everyone, NodeTarget, OwnerTarget
+from meshsvc.tables.service import Tables
 
 WAIT_SLACK_S = 1.0
 """How much longer than a wait its answer may take, from one shard of a node to another."""
@@ -50,6 +53,17 @@ class Verbs:
         return self._messaging.unregister(verb)
 
 
+@dataclass(frozen=True, slots=True)
+class Floors:
+    """What a context is a view of: the services of its shard."""
+
+    messaging: Messaging
+    members: Members
+    directory: NodeDirectory
+    listeners: Listeners
+    tables: Tables
+
+
 class MeshContext:
     """The cluster as one application sees it in one shard.
 
@@ -61,6 +75,7 @@ class MeshContext:
         verbs: register what this application answers.
         members: who is there.
         everyone: all nodes that are alive.
+        tables: replicated tables: ``await mesh.tables.open("sessions")``.
     """
 
     def __init__(
@@ -68,20 +83,18 @@ class MeshContext:
         who: tuple[str, NodeId, ShardId, int],
         options: Mapping[str, object],
         clock: IReactorTime,
-        messaging: Messaging,
-        members: Members,
-        directory: NodeDirectory,
-        listeners: Listeners,
+        floors: Floors,
     ) -> None:
         self.name, self.node_id, self.shard, self.shards = who
         self.options = options
         self.clock = clock
-        self.verbs = Verbs(messaging)
-        self.members = members
-        self.everyone = Everyone(messaging, directory)
-        self._messaging = messaging
-        self._directory = directory
-        self._listeners = listeners
+        self.verbs = Verbs(floors.messaging)
+        self.members = floors.members
+        self.tables = TablesContext(floors.tables)
+        self.everyone = Everyone(floors.messaging, floors.directory)
+        self._messaging = floors.messaging
+        self._directory = floors.directory
+        self._listeners = floors.listeners
 
     def node(self, name: str) -> NodeTarget:
         """A node by name: ask it, tell it, or take one ``shard(index)`` of it."""

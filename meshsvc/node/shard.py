@@ -28,12 +28,13 @@ from meshsvc.node.applications import Applications
 from meshsvc.node.boot import Boot
 from meshsvc.node.channel import ShardChannel
 from meshsvc.node.config import Config
-from meshsvc.node.context import MeshContext
+from meshsvc.node.context import Floors, MeshContext
 from meshsvc.node.directory import NodeDirectory
 from meshsvc.node.handoff import Copy
 from meshsvc.node.listening import ShardListeners
 from meshsvc.node.members import Members
 from meshsvc.node.surroundings import Surroundings
+from meshsvc.node.tables import NodeWays, build
 from meshsvc.node.traffic import Traffic
 from meshsvc.shards.bus import Seat
 from meshsvc.shards.routing import Router
@@ -114,6 +115,11 @@ class Shard(MultiService):
         boot = self.boot
         self.members = Members(self.reactor, self._set_tag)
         self.directory = NodeDirectory(boot.node_id, boot.shards, self.members)
+        ways = NodeWays(self.post, self.bus)
+        means = (self.reactor, self.messaging, self.counters, self.rng, ways)
+        self.tables, warnings = build(boot, self.config, self.me, means, self.surroundings.plugins)
+        self.warnings += warnings
+        self.members.on_change(self._member_event)
         self.data_links.add_observer(self._epoch_event)
         if boot.shard != 0:
             copy = Copy(self.bus, self.members)
@@ -127,10 +133,7 @@ class Shard(MultiService):
             (boot.name, boot.node_id, boot.shard, boot.shards),
             self.config.options(application),
             self.reactor,
-            self.messaging,
-            self.members,
-            self.directory,
-            self.listeners,
+            Floors(self.messaging, self.members, self.directory, self.listeners, self.tables),
         )
 
     def _set_tag(self, key: str, value: object) -> Deferred[Any]:
@@ -140,7 +143,13 @@ class Shard(MultiService):
     def _epoch_event(self, event: object) -> None:
         if isinstance(event, Adopted):
             self.messaging.set_epoch(event.roster.epoch)
+            self.tables.adopted(event.roster)
             self.directory.set_roster(event.roster)
+
+    def _member_event(self, event: Any) -> None:
+        member = getattr(event, "member", None)
+        if member is not None:
+            self.tables.member(member)
 
     # --- life ----------------------------------------------------------------------------
 
@@ -170,7 +179,10 @@ class Shard(MultiService):
             yield deferLater(self.reactor, DRAIN_POLL_S)
 
     def _order(self) -> list[Any]:
-        return [self.bus, self.links, self.messaging, self.data_links, *self.upper]
+        return [
+            *(self.bus, self.links, self.messaging, self.data_links, self.tables),
+            *self.upper,
+        ]
 
     def _cannot_listen(self, failure: Any) -> None:
         self.channel.fatal(73, f"shard {self.boot.shard}: {failure.getErrorMessage()}")

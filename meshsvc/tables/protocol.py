@@ -200,7 +200,7 @@ class Exchange:
 
     async def breathe(self) -> None:
         """Let the reactor have a turn."""
-        await deferLater(self._host.reactor, 0)  # type: ignore[arg-type]
+        await deferLater(self._host.reactor, 0)
 
     async def _index(self, replica: Replica, buckets: list[int]) -> dict[int, list[Any]]:
         found: dict[int, list[Any]] = {bucket: [] for bucket in buckets}

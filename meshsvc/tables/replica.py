@@ -75,7 +75,7 @@ class Replica:
         self._tombstones: dict[Any, None] = {}
         self._bag = schema.kind is Kind.BAG
         self._elements: dict[Key, dict[bytes, Any]] = {}
-        self._order = {kind: SortedList() for kind in (bytes, int, str)}
+        self._order: dict[Any, Any] = {kind: SortedList() for kind in (bytes, int, str)}
         self._ordered = schema.kind is Kind.ORDERED
         self._fresh: list[Key] = []
         self._changed: dict[Key, None] = {}

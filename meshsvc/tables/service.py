@@ -323,7 +323,7 @@ class Tables(Service):
                 self._waiting.remove((name, done))
             return result
 
-        done.addTimeout(timeout_s, self.reactor, onTimeoutCancel=late)  # type: ignore[arg-type]
+        done.addTimeout(timeout_s, self.reactor, onTimeoutCancel=late)
         return done.addBoth(forget)
 
     # --- watchers ------------------------------------------------------------------------

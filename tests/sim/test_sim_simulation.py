@@ -10,7 +10,7 @@ import pytest
 from twisted.application.service import Service
 from zope.interface import implementer
 
-from meshsvc.errors import Disconnected
+from meshsvc.errors import Disconnected, StartError
 from meshsvc.interfaces import IMeshApplication
 from meshsvc.sim import InvariantBroken, simulate
 from meshsvc.sim.cluster import Violation
@@ -95,6 +95,7 @@ def test_one_seed_is_one_trace_whatever_the_hash_seed():
 
 
 @pytest.mark.contract("SIM-1")
-def test_seeds_differ():
+def test_seeds_differ(logged_errors):
     """Another seed is another run."""
     assert run_seed("swarm", 1).digest != run_seed("swarm", 2).digest
+    logged_errors.flush(OSError, StartError)
