@@ -10,6 +10,7 @@ from statistics import median
 from meshsvc.admin.cli import exits
 from meshsvc.admin.cli.exits import CliError
 from meshsvc.admin.cli.output import show_row, show_rows
+from meshsvc.sim.flights import Flights
 from meshsvc.sim.replay import page
 from meshsvc.sim.runner import Result, Run, be_quiet, run_seeds
 from meshsvc.sim.scenario import BadScenario, Scenario, load, names
@@ -42,6 +43,8 @@ def replay(args: argparse.Namespace) -> int:
     """Run one seed again, print its log, write a page when asked to."""
     be_quiet()
     simulation = Run(_load(args.scenario), args.seed)
+    if args.html:
+        simulation.cluster.net.flights = Flights()
     result = simulation.go()
     sys.stdout.write(simulation.cluster.trace.text())
     if args.html:

@@ -27,6 +27,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from meshsvc.sim.clock import ProcessClock, Skew, Time
+from meshsvc.sim.flights import Flights
 from meshsvc.sim.transport import End, Wire
 from meshsvc.sim.weather import LOCAL_S, Sky, Weather
 
@@ -52,12 +53,15 @@ class Network:
         time: the virtual time.
         rng: draws delays and losses.
         note: told of each delivery as (source host, target host, bytes).
+
+    ``flights``, when set, is told of each segment that leaves.
     """
 
     def __init__(self, time: Time, rng: Random, note: Note, everywhere: Weather) -> None:
         self.time = time
         self.sky = Sky(rng, everywhere, lambda: self.time.now)
         self.hosts: dict[str, Host] = {}
+        self.flights: Flights | None = None
         self._note = note
         self._rng = rng
         self._pairs: dict[End, End] = {}

@@ -33,7 +33,6 @@ class Trace:
     def __init__(self) -> None:
         self.lines: list[Line] = []
         self.deliveries = 0
-        self._traffic: list[dict[tuple[str, str], int]] = []
         self._hash = blake2b(digest_size=16)
 
     def add(self, at: float, node: str, kind: str, text: str) -> None:
@@ -47,20 +46,7 @@ class Trace:
     def delivered(self, at: float, source: str, target: str, size: int) -> None:
         """Note that bytes arrived."""
         self.deliveries += 1
-        if source != target:
-            second = int(at)
-            while len(self._traffic) <= second:
-                self._traffic.append({})
-            flow = self._traffic[second]
-            flow[source, target] = flow.get((source, target), 0) + 1
         self._hash.update(b"%.9f %s %s %d;" % (at, source.encode(), target.encode(), size))
-
-    def traffic(self, names: dict[str, str]) -> list[dict[str, int]]:
-        """Deliveries of each second as {"n1>n2": how many}; ``names`` maps hosts to nodes."""
-        return [
-            {f"{names[a]}>{names[b]}": count for (a, b), count in flow.items()}
-            for flow in self._traffic
-        ]
 
     def digest(self) -> str:
         """The hash so far, in hex."""

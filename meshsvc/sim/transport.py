@@ -55,6 +55,8 @@ class Wire:
         now = net.time.now
         at = net.sky.arrival(source.host.name, target.host.name, now)
         self._last = at = max(at, self._last)
+        if net.flights is not None and isinstance(item, bytes):
+            net.flights.sent(now, at, self.path, len(item))
         # By the clock of the receiving process: what it does not read while it is stopped
         # stays unacknowledged.
         target.process.post(at - now, self._arrive, item)
@@ -65,9 +67,14 @@ class Wire:
         now = net.time.now
         net.time.at(net.sky.arrival(source, target, now), self._reset_arrives)
 
+    @property
+    def path(self) -> tuple[str, str]:
+        """From which host to which."""
+        return (self.source.host.name, self.target.host.name)
+
     def drop_all(self) -> None:
         """What has not arrived never will."""
-        self._stalled.clear()
+        self._let_go()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
 
@@ -84,6 +91,7 @@ class Wire:
             return
         if self._stalled or not self._passable():
             self._stalled.append(item)
+            self._held(1)
             if len(self._stalled) == 1:
                 self._rto = RTO_S
                 self._timer = self._net.time.after(self._rto, self._retry)
@@ -99,12 +107,21 @@ class Wire:
         elif self.target.process.alive:
             self.target.process.post(0.0, self._unstall)
         else:
-            self._stalled.clear()
+            self._let_go()
             self.target.wire.reset()
 
     def _unstall(self) -> None:
+        self._held(-len(self._stalled))
         while self._stalled:
             self._hand_over(self._stalled.popleft())
+
+    def _let_go(self) -> None:
+        self._held(-len(self._stalled))
+        self._stalled.clear()
+
+    def _held(self, change: int) -> None:
+        if self._net.flights is not None:
+            self._net.flights.held(self._net.time.now, self.path, change)
 
     def _hand_over(self, item: bytes | str) -> None:
         target = self.target
