@@ -13,7 +13,7 @@ time-out. So a lease can end late after a change of leader, and never early.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
@@ -119,12 +119,13 @@ class LeaseTable:
 class LeaseClock:
     """When leases end, kept by the leader. ``now`` is its monotonic clock, in seconds.
 
-    On any other node it is not ``leading`` and knows nothing.
+    On any other node it is not ``leading`` and knows nothing. ``table`` gives the leases, in
+    another table once a snapshot was restored.
     """
 
     __slots__ = ("_checkpoints", "_ends", "_queue", "_table", "leading")
 
-    def __init__(self, table: LeaseTable) -> None:
+    def __init__(self, table: Callable[[], LeaseTable]) -> None:
         self.leading = False
         self._table = table
         self._ends: dict[int, float] = {}
@@ -138,13 +139,13 @@ class LeaseClock:
         self.leading = True
         self._ends = {
             lease.lease_id: now + extend_s + (lease.remaining_s or lease.ttl_s)
-            for lease in self._table
+            for lease in self._table()
         }
         self._queue = [(end, lease_id) for lease_id, end in self._ends.items()]
         heapify(self._queue)
         self._checkpoints = [
             (now + CHECKPOINT_S, lease.lease_id)
-            for lease in self._table
+            for lease in self._table()
             if lease.ttl_s > CHECKPOINT_S
         ]
 
@@ -171,7 +172,7 @@ class LeaseClock:
             LeaseNotFound: when there is none, or it has run out, although the revoke that
                 ends it may still be on its way.
         """
-        lease = self._table.get(lease_id)
+        lease = self._table().get(lease_id)
         end = self._ends.get(lease_id)
         if lease is None or end is None or end <= now:
             raise LeaseNotFound

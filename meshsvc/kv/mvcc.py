@@ -208,6 +208,11 @@ class Mvcc:
         """Whether ``prune`` has something to do."""
         return self._pruned < self.compact_revision and not self._pins
 
+    @property
+    def pruned(self) -> bool:
+        """Whether all that was compacted has been given back."""
+        return self._pruned >= self.compact_revision
+
     def prune(self, max_versions: int) -> bool:
         """Give back memory of what is compacted: look at up to about ``max_versions``.
 

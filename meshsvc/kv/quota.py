@@ -70,11 +70,17 @@ def op_cost(op: Op) -> int:
     return 0
 
 
-def verdict(size: int, quota: int, alarms: Alarms, member_id: int) -> AlarmRequest | None:
-    """What a node is to propose about its own alarm, if anything; 0 is no quota."""
-    raised = alarms.matching(AlarmRequest(AlarmAction.GET, member_id, AlarmKind.NOSPACE))
-    if raised and (not quota or size < quota * ROOM):
-        return AlarmRequest(AlarmAction.DEACTIVATE, member_id, AlarmKind.NOSPACE)
-    if not raised and quota and size >= quota:
-        return AlarmRequest(AlarmAction.ACTIVATE, member_id, AlarmKind.NOSPACE)
+def verdict(
+    size: int, quota: int, alarms: Alarms, member_id: int, leading: bool
+) -> AlarmRequest | None:
+    """What a node is to propose about space, if anything; a quota of 0 is none.
+
+    Any node raises the alarm in its own name; the leader ends it for all, so that it does not
+    outlive a node that is gone.
+    """
+    own = AlarmRequest(AlarmAction.ACTIVATE, member_id, AlarmKind.NOSPACE)
+    if quota and size >= quota and not alarms.matching(own):
+        return own
+    if leading and alarms.full and (not quota or size < quota * ROOM):
+        return AlarmRequest(AlarmAction.DEACTIVATE, 0, AlarmKind.NOSPACE)
     return None
