@@ -114,8 +114,8 @@ class Naive:
             old.create_revision if old else now,
             now,
             old.version + 1 if old else 1,
-            old.value if op.ignore_value else op.value,
-            old.lease if op.ignore_lease else op.lease,
+            old.value if op.ignore_value and old else op.value,
+            old.lease if op.ignore_lease and old else op.lease,
         )
         self.draft[op.key] = kv
         self.changes.append((0, kv))
