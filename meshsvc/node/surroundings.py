@@ -19,6 +19,7 @@ from zope.interface import Interface
 
 from meshsvc.node.applications import PluginState, find
 from meshsvc.storage.files import FileSystem, RealFileSystem
+from meshsvc.storage.service import WriterThread
 
 Search = Callable[[type[Interface]], tuple[list[Any], list[PluginState]]]
 """As ``applications.find``: the plugins that provide an interface, and those that failed."""
@@ -32,6 +33,7 @@ class Surroundings:
         rng: spreads waits and picks peers.
         fs: the disk.
         off_reactor: runs ``f(*args)`` where it may block, answers with a Deferred.
+        writer: given the reactor, something that runs ``f(*args)`` in one thread for files.
         plugins: finds the installed plugins.
         pid: of this process.
     """
@@ -39,5 +41,6 @@ class Surroundings:
     rng: Random = field(default_factory=Random)
     fs: FileSystem = field(default_factory=RealFileSystem)
     off_reactor: Callable[..., Deferred[Any]] = deferToThread
+    writer: Callable[[Any], Callable[..., Deferred[Any]]] = WriterThread
     plugins: Search = find
     pid: int = field(default_factory=os.getpid)

@@ -109,6 +109,7 @@ class SimShard:
             rng=Random(node.rng.getrandbits(64)),
             fs=node.disk,
             off_reactor=self._off_reactor,
+            writer=lambda reactor: self._off_reactor,
             plugins=node.cluster.plugins,
             pid=1,
         )

@@ -77,7 +77,8 @@ def check(owner: Owner, folder: str, node_id: str, shard: int) -> None:
     Raises:
         StartError: 78, naming both.
     """
-    if (owner.node_id, owner.shard) == (node_id, shard):
+    # No node: a repair could not read whose it was; the identity of the directory is checked.
+    if owner.shard == shard and owner.node_id in (node_id, ""):
         return
     raise StartError(
         f"the journal in {folder} belongs to shard {owner.shard} of node {owner.node_id}, and"

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from meshsvc.errors import StartError
 from meshsvc.storage.failures import Damaged, JournalFailed, NotContiguous
 from meshsvc.storage.files import EX_IOERR, FileSystem
+from meshsvc.storage.groups import GroupState
 from meshsvc.storage.journal import Journal, JournalSettings
 from meshsvc.storage.opening import open_journal
 from meshsvc.storage.owner import journal_dir, snapshots_dir
@@ -42,7 +43,7 @@ class Store:
             damage: list[Damaged] = []
             newest = self._snapshots.newest(group, damage)
             self.journal.warnings += [str(error) for error in damage]
-            self._check(group, newest, damage)
+            check_begins(self.journal.folder, self.journal.group(group), newest, damage)
             if newest is not None:
                 self._newest[group] = newest
                 self._overtake(group, newest)
@@ -109,15 +110,6 @@ class Store:
 
     # --- within --------------------------------------------------------------------------
 
-    def _check(self, group: int, newest: SnapshotMeta | None, damage: list[Damaged]) -> None:
-        index, _ = self.journal.group(group).compacted
-        if index == 0 or (newest is not None and newest.index >= index):
-            return
-        if damage:
-            raise damage[0]
-        what = f"the log of group {group} begins behind {index}, and no snapshot contains that"
-        raise Damaged(self.journal.folder, 0, what)
-
     def _overtake(self, group: int, newest: SnapshotMeta) -> None:
         state = self.journal.group(group)
         if newest.index < state.compacted[0] or state.term_at(newest.index) == newest.term:
@@ -136,6 +128,23 @@ class Store:
             f"group {change.group} cannot forget entries up to {change.index}: they must be in a"
             f" durable snapshot, and {have}"
         )
+
+
+def check_begins(
+    folder: str, state: GroupState, newest: SnapshotMeta | None, damage: list[Damaged]
+) -> None:
+    """See that what a log no longer has is in the newest snapshot that is whole.
+
+    Raises:
+        Damaged: it is not: what is wrong with the snapshots, else that there is none.
+    """
+    index, _ = state.compacted
+    if index == 0 or (newest is not None and newest.index >= index):
+        return
+    if damage:
+        raise damage[0]
+    what = f"the log of group {state.group} begins behind {index}, and no snapshot contains that"
+    raise Damaged(folder, 0, what)
 
 
 def open_store(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from meshsvc import __version__
-from meshsvc.admin.cli import configs, dev, exits, readiness, simulator, talking, verbs
+from meshsvc.admin.cli import configs, dev, exits, readiness, repair, simulator, talking, verbs
 from meshsvc.admin.cli.arguments_store import add_store
 from meshsvc.admin.cli.client import DEFAULT_URL
 from meshsvc.admin.cli.output import FORMATS
@@ -40,6 +40,7 @@ def build_parser() -> Parser:
     _add_talking(verbs_of)
     _add_config(verbs_of)
     add_store(verbs_of)
+    _add_repair(verbs_of)
     _add_sim(verbs_of)
     return parser
 
@@ -85,6 +86,14 @@ def _add_config(to: Verbs) -> None:
             "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help=text
         )
     show.add_argument("--origin", action="store_true", help="where each value was set")
+
+
+def _add_repair(to: Verbs) -> None:
+    parser = to.add("repair", repair.repair)
+    parser.add_argument("data_dir", metavar="DATA_DIR", help="of a node that is stopped")
+    parser.add_argument("--shard", type=int, metavar="N", help="only this shard")
+    text = "move what is damaged aside: that replica starts empty, as a new member"
+    parser.add_argument("--rebuild", action="store_true", help=text)
 
 
 def _add_sim(to: Verbs) -> None:
