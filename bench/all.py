@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAMS = ("messaging.py", "failure.py", "start.py", "isolation.py", "sim.py")
+PROGRAMS = ("messaging.py", "failure.py", "start.py", "isolation.py", "sim.py", "journal.py")
 
 here = Path(__file__).resolve().parent
 codes = [
