@@ -91,7 +91,7 @@ class MeshContext:
         self.verbs = Verbs(floors.messaging)
         self.members = floors.members
         self.tables = TablesContext(floors.tables)
-        self.everyone = Everyone(floors.messaging, floors.directory)
+        self.everyone = Everyone(floors.messaging, floors.directory, self.node_id)
         self._messaging = floors.messaging
         self._directory = floors.directory
         self._listeners = floors.listeners

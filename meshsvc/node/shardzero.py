@@ -116,11 +116,12 @@ class ShardZero:
 
     def _build_relay(self) -> RelayService:
         shard = self._shard
-        inside = (shard.post, shard.traffic, shard.bus)
+        inside = (shard.post, shard.traffic, shard.bus, shard.boot.shard_incarnation)
         relay = RelayService(
             shard.reactor, shard.me, shard.links, self.gossip, inside, shard.counters
         )
         shard.every_second.append(relay.every_second)
+        sysverbs.register_broadcast(shard.messaging, relay.broadcasts.send)
         return relay
 
     def _build_mesh(self) -> MeshService:

@@ -1,4 +1,4 @@
-"""The verbs every shard answers: ``sys.echo``, ``sys.info`` and, on shard 0, ``sys.tag``.
+"""The verbs every shard answers: ``sys.echo`` and ``sys.info``; shard 0 has some more.
 
 To add a verb to meshsvc itself, add it here; an application registers its own with
 ``mesh.verbs.register``.
@@ -11,8 +11,11 @@ from typing import Any
 
 from meshsvc import __version__
 from meshsvc.messaging.dispatch import Call
+from meshsvc.messaging.items import verb_prefix
 from meshsvc.messaging.service import Messaging
+from meshsvc.model import Sent
 from meshsvc.node.boot import Boot
+from meshsvc.wire.codec import encode_payload
 
 
 def register(messaging: Messaging, boot: Boot, pid: int, started: float) -> None:
@@ -52,3 +55,17 @@ def register_tagging(messaging: Messaging, set_tag: Callable[[str, object], None
         set_tag(str(key), value)
 
     messaging.register("sys.tag", tag)
+
+
+def register_broadcast(messaging: Messaging, send: Callable[[int, bytes], Sent]) -> None:
+    """Register ``sys.broadcast`` on shard 0: [verb, payload] goes to every shard there is.
+
+    Answers how it was taken, as a ``Sent``.
+    """
+
+    def broadcast(call: Call) -> int:
+        verb, payload = call.payload
+        item = verb_prefix(verb, 2) + encode_payload(payload)
+        return int(send(call.source.shard, item))
+
+    messaging.register("sys.broadcast", broadcast)

@@ -12,10 +12,15 @@ from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, DeferredList, fail
 
-from meshsvc.errors import CallError, Disconnected, NoOwner, NoSuchTarget
+from meshsvc.errors import CallError, Disconnected, NoOwner, NoSuchTarget, TooLarge
 from meshsvc.messaging.lanes import Lane
 from meshsvc.messaging.service import Messaging
 from meshsvc.model import LinkClass, NodeId, Sent, ShardAddress, ShardId
+from meshsvc.relay.casts import MAX_BODY
+from meshsvc.wire.codec import encode_payload
+
+MAX_BROADCAST = MAX_BODY - 256
+"""Bytes of a broadcast payload: its verb and the heads of arrays need some more."""
 
 DEFAULT_TIMEOUT_S = 5.0
 
@@ -168,9 +173,10 @@ class Answers(Mapping[str, Any]):
 class Everyone:
     """Every node that is alive, this one included."""
 
-    def __init__(self, messaging: Messaging, directory: Directory) -> None:
+    def __init__(self, messaging: Messaging, directory: Directory, me: NodeId) -> None:
         self._messaging = messaging
         self._directory = directory
+        self._me = me
 
     def tell(self, verb: str, payload: object = None) -> dict[ShardAddress, Sent]:
         """Tell every shard of every node; returns what became of each."""
@@ -179,6 +185,25 @@ class Everyone:
             for _, node, shards in self._directory.everyone()
             for address in (ShardAddress(node, ShardId(index)) for index in range(shards))
         }
+
+    def broadcast(self, verb: str, payload: object = None) -> Sent:
+        """Tell every shard of every node once, over the control plane.
+
+        Slower than ``tell``, but it also reaches nodes that this one has no link to, over
+        others. What a node gets is not older than its process.
+
+        Returns:
+            ``Sent.ACCEPTED``, or what became of it between this shard and shard 0.
+
+        Raises:
+            TooLarge: when the payload takes more than 64 KiB.
+            NotEncodable: when the payload has no strict CBOR form.
+        """
+        size = len(encode_payload(payload))
+        if size > MAX_BROADCAST:
+            raise TooLarge(f"the payload of {verb}", size, MAX_BROADCAST)
+        first = ShardAddress(self._me, ShardId(0))
+        return self._messaging.tell(first, "sys.broadcast", [verb, payload], LinkClass.CONTROL)
 
     def query(
         self, verb: str, payload: object = None, timeout_s: float = DEFAULT_TIMEOUT_S

@@ -48,7 +48,7 @@ class Traffic:
         self.last_refusal: tuple[float, str] | None = None
         self._clock = clock
         self._hearers: dict[type, BusHearer] = {
-            Envelope: lambda _, envelope: self._arrived(envelope),
+            Envelope: lambda _, envelope: self.arrived(envelope),
             LinkState: self._link_state,
             RemoteShardGone: lambda _, gone: self._remote_gone(gone),
             Detours: self._detours,
@@ -107,7 +107,7 @@ class Traffic:
             elif message.link_class == LinkClass.CONTROL:
                 self.control_arrived(message, link.peer.incarnation)
             else:
-                self._arrived(message)
+                self.arrived(message)
         elif isinstance(message, ShardGone):
             node = NodeId(link.peer.node_id)
             self.remote_shard_gone(RemoteShardGone(node, message.shard, message.incarnation))
@@ -115,7 +115,7 @@ class Traffic:
     def control_arrived(self, envelope: Envelope, source_life: int) -> None:
         """A control envelope came from another node, directly or over others."""
         if self._order.admits(envelope, source_life):
-            self._arrived(envelope)
+            self.arrived(envelope)
         else:
             self._counters.drop("verb", "overtaken")
             self._messaging.undelivered(envelope, "what was sent later came before it")
@@ -129,7 +129,8 @@ class Traffic:
         self._remote_gone(gone)
         self._bus.broadcast(gone)
 
-    def _arrived(self, envelope: Envelope) -> None:
+    def arrived(self, envelope: Envelope) -> None:
+        """An envelope is for this shard, or to be passed one hop on."""
         me = self._post.me
         if envelope.target == me.node and envelope.target_shard == me.shard:
             self._messaging.deliver(envelope)

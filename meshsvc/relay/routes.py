@@ -54,6 +54,7 @@ class Routes:
     _refused: dict[NodeId, dict[NodeId, float]] = field(default_factory=dict)
     _unlinked_since: dict[NodeId, float] = field(default_factory=dict)
     _ways: dict[NodeId, NodeId] | None = None
+    _near: dict[NodeId, frozenset[NodeId]] = field(default_factory=dict)
     _claimed: str | None = None
     _claim_at: float = 0.0
     _looked_at: float = 0.0
@@ -64,7 +65,7 @@ class Routes:
         """This node has a control link to another."""
         self.linked.add(node)
         self._unlinked_since.pop(node, None)
-        self._ways = None
+        self._forget_ways()
 
     def link_down(self, node: NodeId, now: float) -> None:
         """It has none any more."""
@@ -101,9 +102,23 @@ class Routes:
 
     def reached(self) -> dict[NodeId, int]:
         """The nodes with no link to this one that a way leads to, with their incarnations."""
-        apart = [n for n, known in self.nodes.items() if known.usable and n not in self.linked]
-        found = (node for node in sorted(apart) if self.next_hop(node) is not None)
+        found = (node for node in self.apart() if self.next_hop(node) is not None)
         return {node: self.nodes[node].life for node in found}
+
+    def apart(self) -> list[NodeId]:
+        """The nodes that may be reached, if at all, over others only."""
+        return sorted(n for n, k in self.nodes.items() if k.usable and n not in self.linked)
+
+    def neighbours(self, node: NodeId) -> frozenset[NodeId]:
+        """The nodes that another has links to, as far as they all say."""
+        near = self._near.get(node)
+        if near is None:
+            its = (node, self._claim_of(node))
+            able = ((n, known.claim) for n, known in self.nodes.items() if known.usable)
+            said = {one[0] for one in able if joined(one, its)}
+            mine = {self.me} if node in self.linked else set()
+            near = self._near[node] = frozenset((said | mine) - {node})
+        return near
 
     def claim(self, now: float) -> tuple[str | None] | None:
         """What to gossip of this node's links, as a 1-tuple; None while that has not changed."""
@@ -142,8 +157,12 @@ class Routes:
         apart = not gone and not claim.says(self.me)
         return Known(member.generation, member.status, claim, member.alive or apart)
 
-    def _changed(self, now: float) -> None:
+    def _forget_ways(self) -> None:
         self._ways = None
+        self._near = {}
+
+    def _changed(self, now: float) -> None:
+        self._forget_ways()
         since = self._unlinked_since
         self._unlinked_since = {node: since.get(node, now) for node in self._missing()}
 

@@ -18,6 +18,7 @@ from meshsvc.gossip.members import Member
 from meshsvc.messaging.post import Detour
 from meshsvc.model import Incarnation, LinkClass, NodeId, NodeInfo, Sent, ShardId
 from meshsvc.relay.claims import KEY
+from meshsvc.relay.protocol import Broadcasts
 from meshsvc.relay.relay import Links, Relay
 from meshsvc.relay.routes import Routes
 from meshsvc.wire.messages import Detours, Envelope, Relayed, RelayLost, RemoteShardGone, ShardGone
@@ -64,6 +65,9 @@ class Post(Protocol):
 class Traffic(Protocol):
     """Where relayed messages go."""
 
+    def arrived(self, envelope: Envelope) -> None:
+        """An envelope is for a shard of this node."""
+
     def control_arrived(self, envelope: Envelope, source_life: int) -> None:
         """A control envelope came from another node."""
 
@@ -99,19 +103,23 @@ class RelayService(Service):
         me: NodeInfo,
         links: AllLinks,
         gossip: Gossip,
-        inside: tuple[Post, Traffic, Bus],
+        inside: tuple[Post, Traffic, Bus, Incarnation],
         counters: Counters,
     ) -> None:
-        """``inside`` are the post, the traffic and the bus of shard 0."""
+        """``inside`` are the post, the traffic, the bus and the incarnation of shard 0."""
         self.routes = Routes(me.node_id)
         self._reactor = reactor
         self._links = links
         self._gossip = gossip
-        self._post, self._traffic, self._bus = inside
+        self._post, self._traffic, self._bus, incarnation = inside
         self._counters = counters
         self.relay = Relay(
             *(me.node_id, int(me.incarnation), self.routes, links, self, counters),
             reactor.seconds,
+        )
+        self.broadcasts = Broadcasts(
+            *(reactor, me, incarnation, links, self.routes),
+            *(self._traffic.arrived, counters),
         )
         self._tokens: dict[NodeId, Token] = {}
         self._turns: dict[NodeId, int] = {}
@@ -136,6 +144,7 @@ class RelayService(Service):
         super().stopService()  # type: ignore[no-untyped-call]
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
+        self.broadcasts.stop()
         self._post.detour = None
         self._post.set_detours({})
 
@@ -167,6 +176,8 @@ class RelayService(Service):
         """A link came up."""
         self.link_changed(link)
         self._update()
+        if link.link_class is LinkClass.CONTROL:
+            self.broadcasts.link_up(link.peer.node_id)
 
     def received(self, link: Any, message: object) -> None:
         """A message of a link; those of other parts of the node are passed over."""
@@ -177,6 +188,8 @@ class RelayService(Service):
             self.relay.received_lost(peer, message)
         elif type(message) is ShardGone:
             self.relay.shard_gone(peer, message.shard, message.incarnation)
+        elif link.link_class is LinkClass.CONTROL:
+            self.broadcasts.received(peer, message)
 
     # --- what the relay reports ----------------------------------------------------------
 

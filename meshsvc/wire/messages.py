@@ -164,6 +164,42 @@ class RelayLost:
     incarnation: int
 
 
+@message(12, Role.PEER)
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """A control broadcast: ``body`` (items, as in an envelope) for every shard of every node.
+
+    ``number`` rises over the lives of a node's shard 0; with the source and its incarnation
+    it names the broadcast. ``age_ms`` is how long ago it was sent, as far as nodes held it.
+    ``uncovered`` lists the nodes (first 16 digits of their ids) that the sender knows and
+    does not reach, or is ``("*",)`` when they are too many.
+    """
+
+    source: str
+    source_shard: int
+    source_life: int
+    number: int
+    age_ms: int
+    uncovered: tuple[object, ...]
+    body: bytes
+
+
+@message(13, Role.PEER)
+@dataclass(frozen=True, slots=True)
+class CastsHeld:
+    """Recent broadcasts the sender has, as rows [source, its incarnation, [number...]]."""
+
+    rows: tuple[object, ...]
+
+
+@message(14, Role.PEER)
+@dataclass(frozen=True, slots=True)
+class CastsWanted:
+    """Those of them that the receiver of a ``CastsHeld`` lacks, in the same rows."""
+
+    rows: tuple[object, ...]
+
+
 # --- between the shards of a node --------------------------------------------------------
 
 
