@@ -8,9 +8,10 @@ from random import Random
 from meshsvc.counters import Counters
 from meshsvc.gossip.members import Member, Status
 from meshsvc.model import Address, LinkClass, NodeId, Sent
+from meshsvc.relay.casts import Casts
 from meshsvc.relay.relay import Relay
 from meshsvc.relay.routes import Routes
-from meshsvc.wire.messages import Envelope, Relayed, RelayLost
+from meshsvc.wire.messages import Cast, CastsHeld, CastsWanted, Envelope, Relayed, RelayLost
 from meshsvc.wire.registry import Role, decode_message, encode_message
 
 
@@ -35,6 +36,10 @@ class RelayNode:
         self.home: list[Envelope] = []
         self.lost_to: list[NodeId] = []
         self.shards_lost: list[tuple[NodeId, int, int]] = []
+        self.casts = Casts(
+            self.routes, (life, 1), self.hand, self.heard, self.counters, net.now - 1000.0
+        )
+        self.told: list[tuple[str, int]] = []
         self.values: dict[str, object] = {}
         self.full: set[NodeId] = set()
 
@@ -56,6 +61,13 @@ class RelayNode:
     def shard_lost(self, target: NodeId, shard: int, incarnation: int) -> None:
         self.shards_lost.append((target, shard, incarnation))
 
+    def hand(self, node: NodeId, message: object) -> Sent:
+        link = self.link(node, LinkClass.CONTROL)
+        return Sent.DISCONNECTED if link is None else link.send(message)
+
+    def heard(self, cast: Cast) -> None:
+        self.told.append((cast.source, cast.number & 0xFFFFFFFF))
+
     # what tests do
 
     def send(self, target: int, seq: int = 1) -> Sent:
@@ -70,6 +82,12 @@ class RelayNode:
             self.relay.received(peer, message)
         elif isinstance(message, RelayLost):
             self.relay.received_lost(peer, message)
+        elif isinstance(message, Cast):
+            self.casts.received(peer, message, self.net.now)
+        elif isinstance(message, CastsHeld):
+            self.casts.held(peer, message)
+        elif isinstance(message, CastsWanted):
+            self.casts.wanted(peer, message, self.net.now)
 
 
 class _Link:
@@ -139,6 +157,23 @@ class RelayNet:
         for one, other in ((a, b), (b, a)):
             self.nodes[one].routes.link_down(node_id(other), self.now)
             self.nodes[one].relay.link_down(node_id(other))
+
+    def mend(self, a: int, b: int) -> None:
+        """A link comes up."""
+        for one, other in ((a, b), (b, a)):
+            self.nodes[one].routes.link_up(node_id(other))
+            self.nodes[one].casts.link_up(node_id(other))
+
+    def pass_time(self, seconds: int) -> int:
+        """Let repair go on; answers how many messages were carried."""
+        before = self.carried
+        for _ in range(seconds):
+            self.now += 1.0
+            for node in self.nodes:
+                if node.casts.deadline() is not None:
+                    node.casts.tick(self.now)
+            self.run()
+        return self.carried - before
 
     def run(self, most: int = 100_000) -> None:
         """Deliver until nothing flies."""

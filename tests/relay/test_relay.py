@@ -15,7 +15,7 @@ from meshsvc.wire.registry import encode_message
 pytestmark = pytest.mark.contract("VERB-6")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     count=st.integers(3, 24),
     seed=st.integers(0, 2**32),
@@ -38,7 +38,7 @@ def test_every_pair_of_a_connected_topology_can_talk(count, seed, density, never
     assert net.longest <= count
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(count=st.integers(3, 16), seed=st.integers(0, 2**32), gone=st.integers(0, 6))
 def test_a_message_finds_its_way_or_comes_home_whatever_was_claimed(count, seed, gone):
     """Links break after the claims were made: no loop, and each message ends exactly once."""
