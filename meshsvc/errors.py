@@ -34,6 +34,10 @@ class TooLarge(LocalError, ValueError):
         self.size, self.limit = size, limit
 
 
+class BadName(LocalError, ValueError):
+    """Something was given a name it cannot have; the text says which ones it can."""
+
+
 class VerbTaken(LocalError):
     """A verb was registered twice in one shard."""
 

@@ -6,10 +6,10 @@ Nothing is computed for it that the node does not keep anyway.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 
 from meshsvc import __version__
 from meshsvc.admin.targets import parse_target
@@ -22,6 +22,7 @@ from meshsvc.node.members import Members
 from meshsvc.node.shard import Shard
 from meshsvc.node.shardzero import ShardZero
 from meshsvc.node.targets import Answers
+from meshsvc.node.userevents import UserEvent
 
 Row = dict[str, Any]
 
@@ -182,17 +183,44 @@ class ShardZeroView:
             return fail(error)
         return node.ask(verb, payload, timeout_s)
 
+    def query(
+        self,
+        name: str,
+        payload: object,
+        timeout_s: float,
+        nodes: Sequence[str] | None,
+        tags: Mapping[str, object] | None,
+    ) -> Deferred[Row]:
+        """Ask every node alive, the named ones, or those with these tags."""
+        asking = self._context.queries.ask(name, payload, timeout_s, nodes, tags)
+        return asking.addCallback(
+            lambda answers: {"answers": _answer_rows(answers), "missing": list(answers.missing)}
+        )
+
+    def send_event(self, name: str, payload: object, coalesce: bool) -> Deferred[None]:
+        """Send a user event to all nodes."""
+        return maybeDeferred(self._context.events.send, name, payload, coalesce)
+
     def form_mesh(self, epoch: Epoch) -> Deferred[Row]:
         """Form the mesh under an epoch by hand."""
         return self._mesh.form(epoch).addCallback(lambda _: self.mesh())
 
     def add_event_listener(self, listener: Callable[[Row], None]) -> Callable[[], None]:
-        """Call back with each membership and mesh event from now on."""
+        """Call back with each membership and user event from now on."""
+        ends = (
+            self._members.on_change(lambda event: listener(self._event_row(event))),
+            self._context.events.subscribe(lambda event: listener(self._user_row(event))),
+        )
 
-        def heard(event: Event) -> None:
-            listener(self._event_row(event))
+        def end() -> None:
+            for each in ends:
+                each()
 
-        return self._members.on_change(heard)
+        return end
+
+    def _user_row(self, event: UserEvent) -> Row:
+        row = {"type": "user", "at": round(self._wall(), 3), "node": event.node}
+        return row | {"name": event.name, "payload": event.payload}
 
     def _event_row(self, event: Event | Resync) -> Row:
         row: Row = {"type": event.name, "at": round(self._wall(), 3)}

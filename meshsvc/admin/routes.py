@@ -102,13 +102,29 @@ def _call(site: AdminSite, request: AdminRequest) -> None:
         parse_target(target)
     except ValueError as error:
         raise Problem(400, "BadRequest", str(error)) from None
-    timeout_s = body.get("timeout_s", DEFAULT_TIMEOUT_S)
-    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float):
-        raise Problem(400, "BadRequest", "timeout_s is not a number of seconds")
-    if not 0 < timeout_s <= MAX_TIMEOUT_S:
-        raise Problem(400, "BadRequest", f"timeout_s is not between 0 and {MAX_TIMEOUT_S:g}")
-    calling = site.view.call(target, verb, body.get("payload"), float(timeout_s))
+    calling = site.view.call(target, verb, body.get("payload"), _timeout(body))
     _later(request, calling, lambda reply: {"reply": reply})
+
+
+def _query(site: AdminSite, request: AdminRequest) -> None:
+    body = _body(request, "name")
+    name, tags = _text(body, "name"), body.get("tags")
+    nodes: Any = body.get("nodes")
+    if nodes is not None and not _texts(nodes):
+        raise Problem(400, "BadRequest", "nodes is not a list of names")
+    if tags is not None and not isinstance(tags, dict):
+        raise Problem(400, "BadRequest", "tags is not an object")
+    asking = site.view.query(name, body.get("payload"), _timeout(body), nodes, tags)
+    _later(request, asking, lambda answers: answers)
+
+
+def _send_event(site: AdminSite, request: AdminRequest) -> None:
+    body = _body(request, "name")
+    name, coalesce = _text(body, "name"), body.get("coalesce", False)
+    if not isinstance(coalesce, bool):
+        raise Problem(400, "BadRequest", "coalesce is not true or false")
+    sending = site.view.send_event(name, body.get("payload"), coalesce)
+    _later(request, sending, lambda _: {"sent": True, "name": name})
 
 
 def _form(site: AdminSite, request: AdminRequest) -> None:
@@ -142,7 +158,8 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/v1/plugins": {"GET": _plugins},
     "/v1/discovery": {"GET": _discovery},
     "/v1/call": {"POST": _call},
-    "/v1/events": {"GET": _events},
+    "/v1/query": {"POST": _query},
+    "/v1/events": {"GET": _events, "POST": _send_event},
     "/metrics": {"GET": _metrics},
     "/livez": {"GET": _livez},
     "/readyz": {"GET": _readyz},
@@ -164,6 +181,19 @@ def _text(body: dict[str, object], key: str) -> str:
     if not isinstance(value, str) or not value:
         raise Problem(400, "BadRequest", f"{key} is not a text")
     return value
+
+
+def _texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _timeout(body: dict[str, object]) -> float:
+    timeout_s = body.get("timeout_s", DEFAULT_TIMEOUT_S)
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float):
+        raise Problem(400, "BadRequest", "timeout_s is not a number of seconds")
+    if not 0 < timeout_s <= MAX_TIMEOUT_S:
+        raise Problem(400, "BadRequest", f"timeout_s is not between 0 and {MAX_TIMEOUT_S:g}")
+    return float(timeout_s)
 
 
 def _later(request: AdminRequest, asking: Deferred[Any], shape: Callable[[Any], object]) -> None:

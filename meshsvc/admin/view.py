@@ -7,7 +7,7 @@ named. Keys that are not listed may be added freely: they are shown as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from meshsvc.model import Epoch
@@ -84,6 +84,25 @@ class NodeView(Protocol):
         Fires with the reply; for "all" with a list of ``{"node", "reply"}`` and
         ``{"node", "error": {"kind", "text"}}``. Fails with a ``CallError`` or ``LocalError``.
         """
+        ...
+
+    def query(
+        self,
+        name: str,
+        payload: object,
+        timeout_s: float,
+        nodes: Sequence[str] | None,
+        tags: Mapping[str, object] | None,
+    ) -> Deferred[Row]:
+        """Ask every node alive, the named ones, or those with these tags.
+
+        Fires with ``answers``, a list as for ``call`` of "all", and ``missing``, the names
+        of the nodes that did not answer. Fails with a ``LocalError``.
+        """
+        ...
+
+    def send_event(self, name: str, payload: object, coalesce: bool) -> Deferred[None]:
+        """Send a user event to all nodes. Fails with a ``CallError`` or ``LocalError``."""
         ...
 
     def form_mesh(self, epoch: Epoch) -> Deferred[Row]:

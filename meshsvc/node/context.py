@@ -19,8 +19,10 @@ from meshsvc.messaging.service import Messaging
 from meshsvc.model import Address, LinkClass, NodeId, ShardAddress, ShardId
 from meshsvc.node.directory import NodeDirectory
 from meshsvc.node.members import Members
+from meshsvc.node.queries import Queries
 from meshsvc.node.tables import TablesContext
 from meshsvc.node.targets import Everyone, NodeTarget, OwnerTarget
+from meshsvc.node.userevents import UserEvents
 from meshsvc.tables.service import Tables
 
 WAIT_SLACK_S = 1.0
@@ -62,6 +64,8 @@ class Floors:
     directory: NodeDirectory
     listeners: Listeners
     tables: Tables
+    events: UserEvents
+    queries: Queries
 
 
 class MeshContext:
@@ -76,6 +80,8 @@ class MeshContext:
         members: who is there.
         everyone: all nodes that are alive.
         tables: replicated tables: ``await mesh.tables.open("sessions")``.
+        events: ``send`` one to every shard there is, ``subscribe`` or ``watch``.
+        queries: ``register`` what this application answers, ``ask`` all nodes at once.
     """
 
     def __init__(
@@ -91,6 +97,8 @@ class MeshContext:
         self.verbs = Verbs(floors.messaging)
         self.members = floors.members
         self.tables = TablesContext(floors.tables)
+        self.events = floors.events
+        self.queries = floors.queries
         self.everyone = Everyone(floors.messaging, floors.directory, self.node_id)
         self._messaging = floors.messaging
         self._directory = floors.directory

@@ -33,9 +33,11 @@ from meshsvc.node.directory import NodeDirectory
 from meshsvc.node.handoff import Copy
 from meshsvc.node.listening import ShardListeners
 from meshsvc.node.members import Members
+from meshsvc.node.queries import Queries
 from meshsvc.node.surroundings import Surroundings
 from meshsvc.node.tables import NodeWays, build
 from meshsvc.node.traffic import Traffic
+from meshsvc.node.userevents import UserEvents
 from meshsvc.shards.bus import Seat
 from meshsvc.shards.routing import Router
 from meshsvc.shards.service import BusService
@@ -124,7 +126,14 @@ class Shard(MultiService):
         if boot.shard != 0:
             copy = Copy(self.bus, self.members)
             self.traffic.hear(View, copy.heard)
-        sysverbs.register(self.messaging, boot, self.surroundings.pid, self.reactor.seconds())
+        self.events = UserEvents(
+            self.reactor, self.messaging, boot.name, boot.node_id, self.counters
+        )
+        self.queries = Queries(self.messaging, self.members)
+        info = sysverbs.register(
+            self.messaging, boot, self.surroundings.pid, self.reactor.seconds()
+        )
+        self.queries.register("sys.info", info)
 
     def context(self, application: str) -> MeshContext:
         """What an application of this shard is given."""
@@ -133,7 +142,15 @@ class Shard(MultiService):
             (boot.name, boot.node_id, boot.shard, boot.shards),
             self.config.options(application),
             self.reactor,
-            Floors(self.messaging, self.members, self.directory, self.listeners, self.tables),
+            Floors(
+                self.messaging,
+                self.members,
+                self.directory,
+                self.listeners,
+                self.tables,
+                self.events,
+                self.queries,
+            ),
         )
 
     def _set_tag(self, key: str, value: object) -> Deferred[Any]:

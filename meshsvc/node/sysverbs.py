@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from meshsvc import __version__
-from meshsvc.messaging.dispatch import Call
+from meshsvc.messaging.dispatch import Call, Handler
 from meshsvc.messaging.items import verb_prefix
 from meshsvc.messaging.service import Messaging
 from meshsvc.model import Sent
@@ -18,8 +18,8 @@ from meshsvc.node.boot import Boot
 from meshsvc.wire.codec import encode_payload
 
 
-def register(messaging: Messaging, boot: Boot, pid: int, started: float) -> None:
-    """Register the verbs of every shard.
+def register(messaging: Messaging, boot: Boot, pid: int, started: float) -> Handler:
+    """Register the verbs of every shard; answers what ``sys.info`` is answered with.
 
     Args:
         messaging: of this shard.
@@ -45,6 +45,7 @@ def register(messaging: Messaging, boot: Boot, pid: int, started: float) -> None
 
     messaging.register("sys.echo", lambda call: call.payload)
     messaging.register("sys.info", info)
+    return info
 
 
 def register_tagging(messaging: Messaging, set_tag: Callable[[str, object], None]) -> None:

@@ -361,3 +361,44 @@ def test_cells_are_one_safe_line():
 def test_a_table_without_rows_has_its_heads():
     """An empty answer still says what was asked."""
     assert table([], ["name", "pid"]) == "NAME  PID"
+
+
+# --- events and queries ------------------------------------------------------------------------
+
+
+@pytest.mark.contract("GSP-12")
+def test_an_event_is_sent(cli, fake):
+    """The name and the JSON payload go to the node, which says that it sent it."""
+    fake.answers["POST", "/v1/events"] = (200, {"sent": True, "name": "deploy"})
+    assert cli("events", "send", "deploy", '{"v": 1}')[:2] == (0, "sent deploy\n")
+    asked = {"name": "deploy", "payload": {"v": 1}, "coalesce": False}
+    assert fake.asked == [("POST", "/v1/events", asked)]
+    code, out, _ = cli("events", "send", "deploy", "--coalesce", "-o", "json")
+    assert json.loads(out) == {"sent": True, "name": "deploy"}
+    assert fake.asked[1][2] == {"name": "deploy", "payload": None, "coalesce": True}
+    fake.error("POST", "/v1/events", 400, "TooLarge")
+    assert cli("events", "send", "deploy")[0] == exits.USAGE
+
+
+@pytest.mark.contract("GSP-12")
+def test_a_query_prints_answers_and_names_who_is_missing(cli, fake):
+    """All answers: 0. Somebody missing: named, with the exit code of the reason."""
+    answers = [{"node": "n1", "reply": "pong"}, {"node": "n2", "reply": "pong"}]
+    fake.answers["POST", "/v1/query"] = (200, {"answers": answers, "missing": []})
+    code, out, err = cli("query", "ping", "--timeout", "2")
+    assert (code, err) == (0, "")
+    assert out.split() == ["NODE", "REPLY", "ERROR", "n1", '"pong"', "-", "n2", '"pong"', "-"]
+    assert fake.asked[0][2] == {"name": "ping", "payload": None, "timeout_s": 2.0}
+    late = {"node": "n2", "error": {"kind": "TimedOut", "text": "late"}}
+    fake.answers["POST", "/v1/query"] = (200, {"answers": [answers[0], late], "missing": ["n2"]})
+    code, out, err = cli("query", "ping", "--node", "n1", "--node", "n2", "--tag", "zone=eu")
+    assert code == exits.RETRY
+    assert "TimedOut: late" in out
+    assert err == "1 of 2 answered; missing: n2\n"
+    asked = fake.asked[1][2]
+    assert (asked["nodes"], asked["tags"]) == (["n1", "n2"], {"zone": "eu"})
+    code, out, err = cli("query", "ping", "-o", "json")
+    assert json.loads(out) == [answers[0], late]
+    assert err == ""
+    assert cli("query", "ping", "--tag", "zone")[0] == exits.USAGE
+    assert cli("query", "ping", "not json")[0] == exits.USAGE

@@ -9,7 +9,17 @@ from __future__ import annotations
 import argparse
 
 from meshsvc import __version__
-from meshsvc.admin.cli import configs, dev, exits, readiness, repair, simulator, talking, verbs
+from meshsvc.admin.cli import (
+    asking,
+    configs,
+    dev,
+    exits,
+    readiness,
+    repair,
+    simulator,
+    talking,
+    verbs,
+)
 from meshsvc.admin.cli.arguments_store import add_store
 from meshsvc.admin.cli.client import DEFAULT_URL
 from meshsvc.admin.cli.output import FORMATS
@@ -73,6 +83,15 @@ def _add_talking(to: Verbs) -> None:
     events = to.add("events", talking.events)
     events.add_argument("-f", "--follow", action="store_true", help="go on with what happens")
     events.add_argument("--limit", type=_limit, metavar="N", help="end after N events")
+    send = to.below(events, required=False).add("send", asking.send_event)
+    query = to.add("query", asking.query)
+    for parser in (send, query):
+        parser.add_argument("name", metavar="NAME", help="for example app.reload, or ping")
+        parser.add_argument("json", metavar="JSON", nargs="?", default="null", help="- reads stdin")
+    send.add_argument("--coalesce", action="store_true", help="only the latest of it matters")
+    query.add_argument("--timeout", type=_seconds, default=5.0, metavar="SECONDS")
+    query.add_argument("--node", action="append", metavar="NODE", help="ask it, not all; repeat")
+    query.add_argument("--tag", action="append", metavar="KEY=VALUE", help="ask those; repeat")
 
 
 def _add_config(to: Verbs) -> None:

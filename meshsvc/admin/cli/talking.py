@@ -35,11 +35,11 @@ def call(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise CliError(exits.USAGE, str(error)) from None
     body = {"target": args.target, "verb": args.verb_name, "timeout_s": args.timeout}
-    body["payload"] = _payload(args.json)
+    body["payload"] = payload_of(args.json)
     answer = AdminClient(args.admin).post("/v1/call", body, args.timeout + EXTRA_S)
     reply = answer["reply"]
     if target.kind == "all" and isinstance(reply, list):
-        return _show_answers(args.output, reply)
+        return show_answers(args.output, reply)
     print(_reply_text(args.output, reply))
     return exits.OK
 
@@ -77,7 +77,8 @@ def events(args: argparse.Namespace) -> int:
     return exits.OK
 
 
-def _payload(text: str) -> Any:
+def payload_of(text: str) -> Any:
+    """The value of a JSON argument; ``-`` reads it from stdin."""
     try:
         if text == "-":
             text = sys.stdin.read(_MAX_PAYLOAD + 1)
@@ -92,7 +93,8 @@ def _reply_text(output: str, reply: object) -> str:
     return text if output == "jsonl" or len(text) <= _SHORT else pretty(reply)
 
 
-def _show_answers(output: str, answers: list[dict[str, Any]]) -> int:
+def show_answers(output: str, answers: list[dict[str, Any]]) -> int:
+    """Print what each node answered; the exit code says whether all did."""
     rows = answers
     if output == "table":
         rows = [
