@@ -373,7 +373,7 @@ def test_an_event_is_sent(cli, fake):
     assert cli("events", "send", "deploy", '{"v": 1}')[:2] == (0, "sent deploy\n")
     asked = {"name": "deploy", "payload": {"v": 1}, "coalesce": False}
     assert fake.asked == [("POST", "/v1/events", asked)]
-    code, out, _ = cli("events", "send", "deploy", "--coalesce", "-o", "json")
+    _, out, _ = cli("events", "send", "deploy", "--coalesce", "-o", "json")
     assert json.loads(out) == {"sent": True, "name": "deploy"}
     assert fake.asked[1][2] == {"name": "deploy", "payload": None, "coalesce": True}
     fake.error("POST", "/v1/events", 400, "TooLarge")
@@ -397,7 +397,7 @@ def test_a_query_prints_answers_and_names_who_is_missing(cli, fake):
     assert err == "1 of 2 answered; missing: n2\n"
     asked = fake.asked[1][2]
     assert (asked["nodes"], asked["tags"]) == (["n1", "n2"], {"zone": "eu"})
-    code, out, err = cli("query", "ping", "-o", "json")
+    _, out, err = cli("query", "ping", "-o", "json")
     assert json.loads(out) == [answers[0], late]
     assert err == ""
     assert cli("query", "ping", "--tag", "zone")[0] == exits.USAGE

@@ -19,7 +19,7 @@ def test_an_event_sent_by_hand_is_seen_by_who_follows(cluster):
         found = [json.loads(line) for line in done.stdout.splitlines()]
         return [row for row in found if row["type"] == "user"]
 
-    [row] = wait_until(seen, timeout_s=10)
+    [row] = wait_until(seen, 10, "no event came")
     assert (row["name"], row["payload"], row["node"]) == ("deploy", {"v": 1}, "n1")
     too_large = sender.cli("events", "send", "big", json.dumps("x" * 9000))
     assert too_large.returncode == 64
