@@ -26,14 +26,6 @@ class NotEncodable(LocalError):
     """A payload holds a value that has no strict CBOR form, or is too deep or too large."""
 
 
-class TooLarge(LocalError, ValueError):
-    """Something is over a limit; the text names the thing, its size and the limit."""
-
-    def __init__(self, what: str, size: int, limit: int) -> None:
-        super().__init__(f"{what} takes {size} bytes, {limit} are allowed")
-        self.size, self.limit = size, limit
-
-
 class BadName(LocalError, ValueError):
     """Something was given a name it cannot have; the text says which ones it can."""
 

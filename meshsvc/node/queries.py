@@ -110,7 +110,9 @@ class Queries:
             check_name(name, "answer")
             size = len(encode_payload(payload))
             if size > MAX_PAYLOAD:
-                raise TooLarge(f"the question of query {name!r}", size, MAX_PAYLOAD)
+                raise TooLarge(
+                    f"the question of query {name!r} takes {size} bytes, {MAX_PAYLOAD} are allowed"
+                )
         except LocalError as error:
             return fail(error)
         chosen, unknown = self._choose(nodes, tags)
@@ -144,7 +146,7 @@ class Queries:
 def _checked(answer: object, name: str) -> object:
     size = len(encode_payload(answer))
     if size > MAX_ANSWER:
-        raise TooLarge(f"the answer to query {name!r}", size, MAX_ANSWER)
+        raise TooLarge(f"the answer to query {name!r} takes {size} bytes, {MAX_ANSWER} are allowed")
     return answer
 
 

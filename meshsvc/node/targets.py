@@ -201,7 +201,7 @@ class Everyone:
         """
         size = len(encode_payload(payload))
         if size > MAX_BROADCAST:
-            raise TooLarge(f"the payload of {verb}", size, MAX_BROADCAST)
+            raise TooLarge(f"the payload of {verb} takes {size} bytes, {MAX_BROADCAST} are allowed")
         first = ShardAddress(self._me, ShardId(0))
         return self._messaging.tell(first, "sys.broadcast", [verb, payload], LinkClass.CONTROL)
 

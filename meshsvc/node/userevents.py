@@ -151,7 +151,9 @@ class UserEvents:
         check_name(name, "event")
         size = len(encode_payload(payload))
         if size > MAX_PAYLOAD:
-            raise TooLarge(f"the payload of event {name!r}", size, MAX_PAYLOAD)
+            raise TooLarge(
+                f"the payload of event {name!r} takes {size} bytes, {MAX_PAYLOAD} are allowed"
+            )
         first = ShardAddress(self._node_id, ShardId(0))
         row = [name, payload, self._node, coalesce]
         told = self._messaging.ask(
