@@ -1,10 +1,9 @@
-"""Snapshot: the store's snapshot as a stream that clients save as a file (see ``backup``)."""
+"""Snapshot: the store's snapshot as a stream that clients save as a file."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from meshsvc.etcd.backup import BackupWriter
 from meshsvc.etcd.proto import upkeep_pb2 as pb
 from meshsvc.etcd.rpc import Outlet
 from meshsvc.etcd.rpcs_kv import fill_header
@@ -23,7 +22,6 @@ class SnapshotCall:
     def __init__(self, store: KvBackend, outlet: Outlet) -> None:
         self._store = store
         self._outlet = outlet
-        self._file = BackupWriter()
         self._running: Deferred[Any] | None = None
         self._room: Deferred[None] | None = None
         self._closed = False
@@ -51,21 +49,19 @@ class SnapshotCall:
 
     def snapshot_chunk(self, chunk: upkeep.SnapshotChunk) -> Deferred[None] | None:
         """Send one chunk; with a Deferred when the client has to catch up first."""
-        if self._closed or self._send(self._file.chunk(chunk.blob), chunk):
+        if self._closed or self._send(chunk):
             return None
         self._room = self._outlet.deferred()
         return self._room
 
-    def _send(self, blob: bytes, chunk: upkeep.SnapshotChunk) -> bool:
-        m = pb.SnapshotResponse(remaining_bytes=chunk.remaining, blob=blob)
+    def _send(self, chunk: upkeep.SnapshotChunk) -> bool:
+        m = pb.SnapshotResponse(remaining_bytes=chunk.remaining, blob=chunk.blob)
         fill_header(m.header, chunk.header)
         return self._outlet.send(m.SerializeToString())
 
     def _done(self, _result: None) -> None:
         if not self._closed:
             self._closed = True
-            end = upkeep.SnapshotChunk(b"", 0, self._store.header())
-            self._send(self._file.end(), end)
             self._outlet.finish()
 
     def _failed(self, failure: Failure) -> None:

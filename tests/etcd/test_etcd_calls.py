@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from scripted import GrpcPeer
 
 from meshsvc.etcd import grpc
-from meshsvc.etcd.backup import BackupWriter, BadBackup, read_backup
 from meshsvc.etcd.http2.headers import RequestHead
 from meshsvc.etcd.proto import kv_pb2 as pb
 from meshsvc.etcd.proto import lease_pb2, upkeep_pb2
@@ -270,7 +269,7 @@ def test_a_flood_of_keepalives_is_refused() -> None:
 
 @pytest.mark.contract("KV-4")
 def test_a_snapshot_waits_for_its_reader() -> None:
-    """Chunks go out as the client reads; the stream is a file that proves itself whole."""
+    """Chunks go out as the client reads."""
     peer = GrpcPeer(stream_high_bytes=1000)
     sid = peer.call(SNAPSHOT, upkeep_pb2.SnapshotRequest())
     chunks = [b"first", bytes(70_000), b"last"]
@@ -287,25 +286,8 @@ def test_a_snapshot_waits_for_its_reader() -> None:
     peer.exchange()
     answers = messages(peer, sid, upkeep_pb2.SnapshotResponse)
     assert answers[0].remaining_bytes == 7
-    saved = b"".join(answer.blob for answer in answers)
-    assert len(saved) % 512 == 32
-    assert list(read_backup([saved])) == chunks
+    assert [answer.blob for answer in answers] == chunks
     assert peer.status(sid) == (0, "")
-
-
-@given(st.lists(st.binary(max_size=700), max_size=5), st.integers(0, 5000), st.integers(1, 900))
-@settings(max_examples=60, deadline=None)
-def test_a_backup_is_whole_or_refused(blobs, at: int, piece: int) -> None:
-    """Any cut and any changed byte of a backup file is noticed; pieces may be of any size."""
-    writer = BackupWriter()
-    data = b"".join(map(writer.chunk, blobs)) + writer.end()
-    pieces = [data[i : i + piece] for i in range(0, len(data), piece)]
-    assert list(read_backup(pieces)) == [blob for blob in blobs if blob]
-    at %= len(data)
-    changed = data[:at] + bytes((data[at] ^ 1,)) + data[at + 1 :]
-    for broken in (data[:at], changed):
-        with pytest.raises(BadBackup):
-            list(read_backup([broken]))
 
 
 @given(st.lists(st.binary(max_size=60), max_size=6), st.integers(1, 20))

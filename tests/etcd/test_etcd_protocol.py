@@ -429,4 +429,5 @@ def test_snapshot_and_members_in_json() -> None:
     _, wire = front.ask("/v3/maintenance/snapshot", {})
     front.store.sink.snapshot_chunk(upkeep.SnapshotChunk(b"abc", 0, HEADER))
     front.store.answer(None)
-    assert len(read(wire)[2].splitlines()) == 2
+    (line,) = read(wire)[2].splitlines()
+    assert json.loads(line)["result"]["blob"] == encoded(b"abc")
