@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshsvc.etcd.proto import kv_pb2 as pb
 from meshsvc.etcd.rpc import Procedure, Unary
+from meshsvc.etcd.status import Code, RpcFailed
 from meshsvc.kv import api, errors
 from meshsvc.kv.backend import KvBackend
 
@@ -20,6 +21,7 @@ OPERANDS: dict[int, str] = {
     api.CompareTarget.VALUE: "value",
     api.CompareTarget.LEASE: "lease",
 }
+RESULTS = frozenset(api.CompareResult)
 MAX_NESTING = 32
 """Txns within txns; protobuf itself stops at 100 levels, two of them for each txn."""
 
@@ -106,8 +108,10 @@ def _op(op: pb.RequestOp, depth: int) -> api.Op:
 
 
 def _compare(m: pb.Compare) -> api.Compare:
+    if m.target not in OPERANDS or m.result not in RESULTS:
+        raise RpcFailed(Code.INVALID_ARGUMENT, "etcdserver: unknown compare target or result")
     # An operand of another target counts as none: protobuf then gives the target's zero.
-    operand = getattr(m, OPERANDS.get(m.target, "version"))
+    operand = getattr(m, OPERANDS[m.target])
     return api.Compare(m.key, m.result, m.target, operand, m.range_end)
 
 

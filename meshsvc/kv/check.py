@@ -106,4 +106,4 @@ def _covers(deleted: _Deleted, key: bytes) -> bool:
     """Whether an interval holds a key. An end of one zero byte is taken literally, as etcd
     does here: a txn may delete everything from a key on and write behind it.
     """
-    return any(key == first or (end and first <= key < end) for first, end in deleted)
+    return any(first <= key < end if end else key == first for first, end in deleted)

@@ -1,7 +1,7 @@
 """Range: from a request to keys, counted, filtered, sorted and cut the way etcd does it.
 
 Two things about etcd's order of steps show in answers: ``count`` is of the whole range, before
-revision bounds and limit; and a limit cuts after filtering and sorting.
+revision bounds and limit; and a limit cuts after filtering and sorting, if an order is asked for.
 """
 
 from __future__ import annotations
@@ -94,8 +94,11 @@ def _get(mvcc: Mvcc, request: Range, header: Header) -> RangeResult:
 
 
 def _stop_after(request: Range) -> int:
-    """How many keys need to be read for a limit, 0 for all: sorting has to see all of them."""
-    if request.limit <= 0 or request.sort_order or request.sort_target or _is_bounded(request):
+    """How many keys need to be read for a limit, 0 for all: sorting has to see all of them.
+
+    With a target and no order etcd sorts what the limit left, so only that is read here too.
+    """
+    if request.limit <= 0 or request.sort_order or _is_bounded(request):
         return 0
     return request.limit + 1
 

@@ -30,7 +30,7 @@ from meshsvc.kv.api import (
     Txn,
     TxnResult,
 )
-from meshsvc.kv.errors import KeyNotFound, LeaseNotFound
+from meshsvc.kv.errors import Compacted, KeyNotFound, LeaseNotFound
 from meshsvc.kv.index import LEASE, VALUE, Version, bounds
 from meshsvc.kv.mvcc import Mvcc
 
@@ -119,6 +119,9 @@ def decide(mvcc: Mvcc, leases: LeaseIds, txn: Txn) -> Branch:
             check_put(mvcc, leases, op)
     for op in ops:
         if isinstance(op, Range):
+            # As in etcd: in a txn only 0 is now, and any other revision is what it says.
+            if op.revision < 0 and op.revision < mvcc.compact_revision:
+                raise Compacted
             mvcc.readable(op.revision)
     return branch
 

@@ -126,7 +126,10 @@ class Requests:
         if kind < 0.65:
             return pb.RequestOp(request_range=self.range_request(inside=True))
         if kind < 0.8:
-            return pb.RequestOp(request_delete_range=self.delete_request())
+            request = self.delete_request()
+            if request.range_end and request.range_end <= request.key:
+                request.range_end = b""  # etcd's interval tree gives such no one meaning
+            return pb.RequestOp(request_delete_range=request)
         if kind < 0.99 and depth < 3:
             return pb.RequestOp(request_txn=self.txn_request(depth + 1))
         return pb.RequestOp(request_put=self.put_request())

@@ -366,6 +366,9 @@ def test_an_operation_that_is_none_is_refused() -> None:
     peer = GrpcPeer()
     sid = peer.call("/etcdserverpb.KV/Txn", pb.TxnRequest(success=[pb.RequestOp()]))
     assert peer.status(sid) == (3, "etcdserver: key not found")
+    for compare in (pb.Compare(key=b"k", target=9), pb.Compare(key=b"k", result=9)):
+        sid = peer.call("/etcdserverpb.KV/Txn", pb.TxnRequest(compare=[compare]))
+        assert peer.status(sid) == (3, "etcdserver: unknown compare target or result")
     deep = pb.TxnRequest()
     for _ in range(40):
         deep = pb.TxnRequest(success=[pb.RequestOp(request_txn=deep)])
