@@ -13,15 +13,18 @@ DIR    ?= dev-cluster
 SEEDS    ?= 200
 SCENARIO ?= swarm
 JOBS     ?= 2
+REQUESTS ?= 100000
+SEED     ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types layers tests contracts format bench dist clean sim traces proto
+.PHONY: help install run test check lint types layers tests contracts format bench dist clean sim traces proto chaos
 
 help:
 	@echo 'make run        a local cluster of $(NODES) nodes with $(SHARDS) shards each, in ./$(DIR)'
 	@echo 'make test       lint, types, layers and all tests: what CI runs (also: make check)'
 	@echo 'make contracts  each promise of docs/contracts.md and whether a test keeps it'
 	@echo 'make sim        $(SEEDS) seeds of a simulated cluster (make sim SCENARIO=lossy-wan SEEDS=50)'
+	@echo 'make chaos      $(REQUESTS) random requests to the etcd API and to etcd (make chaos SEED=7)'
 	@echo 'make bench      every figure against its yardstick (make bench QUICK=--quick)'
 	@echo 'make proto      the protobuf modules anew from meshsvc/etcd/proto/*.proto'
 	@echo 'make lint types layers tests format dist clean'
@@ -75,6 +78,11 @@ bench: $(STAMP)
 
 sim: $(STAMP)
 	@$(BIN)/meshsvc sim run --scenario $(SCENARIO) --seeds $(SEEDS) --jobs $(JOBS)
+
+# Long runs of what `make test` does briefly.
+chaos: $(STAMP)
+	@MESHSVC_DIFFERENTIAL=$(REQUESTS) MESHSVC_DIFFERENTIAL_SEED=$(SEED) \
+	  $(BIN)/python -m pytest tests/etcd/test_differential.py
 
 traces: $(STAMP)
 	@MESHSVC_WRITE_TRACES=1 $(BIN)/python -m pytest tests/sim/test_sim_traces.py
