@@ -21,7 +21,7 @@ OPERANDS: dict[int, str] = {
     api.CompareTarget.VALUE: "value",
     api.CompareTarget.LEASE: "lease",
 }
-RESULTS = frozenset(api.CompareResult)
+RESULTS: frozenset[int] = frozenset(api.CompareResult)
 MAX_NESTING = 32
 """Txns within txns; protobuf itself stops at 100 levels, two of them for each txn."""
 
