@@ -32,8 +32,13 @@ class Voice:
         self._rumors = rumors
         self._announcer = announcer
         self._beat_at = 0.0
-        self.speaking = False
-        announcer.show(own.state, Status.JOINING)
+        self._status = Status.JOINING
+        announcer.show(own.state, self._status)
+
+    @property
+    def speaking(self) -> bool:
+        """Whether what it says is published: after it entered, until its goodbye."""
+        return self._status is Status.ALIVE
 
     @property
     def state(self) -> EndpointState:
@@ -42,16 +47,16 @@ class Voice:
 
     def speak_up(self) -> None:
         """From now on the state of this node is published."""
-        self.speaking = True
+        self._status = Status.ALIVE
         self._endpoints.put(self._own.state)
-        self._announcer.show(self._own.state, Status.ALIVE)
+        self._announcer.show(self._own.state, self._status)
 
     def say_goodbye(self) -> None:
         """The last thing this node says of itself."""
         self._own.update({"status": "left"})
         self._endpoints.put(self._own.state)
-        self._announcer.show(self._own.state, Status.LEFT)
-        self.speaking = False
+        self._status = Status.LEFT
+        self._announcer.show(self._own.state, self._status)
 
     def say(self, values: Mapping[str, Any], now: float) -> None:
         """Set several keys as one update.
@@ -87,7 +92,7 @@ class Voice:
 
     def _publish(self, old: EndpointState, now: float) -> None:
         state = self._own.state
-        self._announcer.show(state, Status.ALIVE if self.speaking else Status.JOINING)
+        self._announcer.show(state, self._status)
         if self.speaking:
             self._endpoints.put(state)
             self._rumors.add(state.node_id, old.version, now)

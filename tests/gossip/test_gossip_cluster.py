@@ -410,6 +410,17 @@ def test_who_has_no_link_hears_of_a_goodbye_from_others() -> None:
 
 
 @pytest.mark.contract("GSP-9")
+def test_who_said_goodbye_has_left_in_his_own_eyes() -> None:
+    """A value that changes while a node drains does not make it a newcomer to itself."""
+    net = formed(3)
+    node = net.nodes[2]
+    node.core.stop(net.now)
+    assert node.status(node) is LEFT
+    node.core.set_values({"epoch": "1.2"}, net.now)
+    assert node.status(node) is LEFT
+
+
+@pytest.mark.contract("GSP-9")
 def test_a_replayed_shutdown_of_an_earlier_life_is_ignored() -> None:
     """Generation and sender must fit, or it is counted and nothing else."""
     net = formed(3)
