@@ -26,6 +26,7 @@ from meshsvc.sim.lives import SimShard
 from meshsvc.sim.network import Network
 from meshsvc.sim.processes import SimNode
 from meshsvc.sim.strangers import Strangers
+from meshsvc.sim.table_workload import TableLedger, TableWorkload
 from meshsvc.sim.trace import Trace
 from meshsvc.sim.weather import FAIR_LOSS, Weather
 from meshsvc.sim.workload import Ledger, Workload
@@ -46,6 +47,7 @@ class Shape:
         shards: of each node.
         seeds: how many nodes, from the first, are everybody's contacts.
         workload: calls a second of each shard; 0 for none.
+        tables: operations on tables a second of each shard; 0 for none.
         offset_s, drift: bounds of each node's clock error, drawn per node.
         config: sections and keys that differ from the defaults.
         roster: how many nodes, from the first, ``[mesh] roster`` lists; all when 0.
@@ -58,6 +60,7 @@ class Shape:
     shards: int = 1
     seeds: int = 2
     workload: float = 0.0
+    tables: float = 0.0
     offset_s: float = 0.0
     drift: float = 0.0
     config: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -95,6 +98,7 @@ class Cluster:
         self.time = Time()
         self.trace = Trace()
         self.ledger = Ledger()
+        self.tables = TableLedger()
         self.violation: Violation | None = None
         self.expected_logs: tuple[type[BaseException], ...] = ()
         self.slowed: dict[str, float] = {}
@@ -280,7 +284,11 @@ class Cluster:
             return backends, []
         if interface is not IMeshApplication:
             return [], []
-        workload = [Workload(self, self.shape.workload)] if self.shape.workload else []
+        workload: list[Any] = []
+        if self.shape.workload:
+            workload.append(Workload(self, self.shape.workload))
+        if self.shape.tables:
+            workload.append(TableWorkload(self, self.shape.tables))
         return [each for each in self._applications if each not in backends] + workload, []
 
     def ask(

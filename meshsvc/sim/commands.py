@@ -86,6 +86,7 @@ class Commands:
         """End every fault, and start every node that does not run."""
         cluster = self._cluster
         cluster.note("", "calm", "faults stop")
+        cluster.tables.calm = True
         cluster.net.sky.clear()
         cluster.net.sky.everywhere = replace(cluster.net.sky.everywhere, loss=0.0)
         for node in cluster.nodes:

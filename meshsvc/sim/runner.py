@@ -16,6 +16,7 @@ from meshsvc.sim.cluster import Cluster, Violation
 from meshsvc.sim.commands import Commands
 from meshsvc.sim.scenario import Scenario, Step, load
 from meshsvc.sim.swarm import Swarm
+from meshsvc.sim.table_workload import everyone_writes
 
 REST_S = 20.0
 """After it converged the cluster is left alone this long, and must stay as it is."""
@@ -132,6 +133,8 @@ class Run:
             return
         cluster.settled()
         wrong = everyone_asks(cluster)
+        if not wrong and cluster.shape.tables:
+            wrong = everyone_writes(cluster)
         if wrong and not cluster.time.halted:
             cluster.violated("LIVENESS", f"all see each other, but {wrong}")
 
@@ -146,7 +149,7 @@ class Run:
             cluster.time.now,
             cluster.trace.digest(),
             cluster.time.events,
-            dict(cluster.ledger.outcomes),
+            {**cluster.ledger.outcomes, **cluster.tables.outcomes},
             self.enabled,
             tuple(cluster.trace.tail(TAIL)) if bad else (),
             self.scenario.source,

@@ -3,7 +3,7 @@
 A number in a file is itself; a list of two numbers is a range, and each seed draws from it.
 
     text        one sentence, what it shows
-    nodes, shards, roster, workload, offset_s, drift,
+    nodes, shards, roster, workload, tables, offset_s, drift,
     controllers, strangers    as in ``cluster.Shape``
     start       "all" (the default) or "none", when steps start the nodes
     safety_s    how long faults go on
@@ -69,6 +69,7 @@ class Scenario:
     controllers: int = 1
     strangers: int = 0
     workload: Range = (0.5, 0.5)
+    tables: Range = (0.0, 0.0)
     offset_s: float = 0.0
     drift: float = 0.0
     start: str = "all"
@@ -93,6 +94,7 @@ class Scenario:
             roster=_whole(rng, self.roster),
             controllers=self.controllers,
             strangers=self.strangers,
+            tables=rng.uniform(*self.tables) if self.tables[1] else 0.0,
         )
 
     def draw_weather(self, rng: Random) -> Weather:
@@ -134,7 +136,7 @@ def parse(name: str, text: str) -> Scenario:
     steps = tuple(Step(**step) for step in data.pop("step", []))
     swarm = data.pop("swarm", {})
     weather = {key: _range(value) for key, value in data.pop("weather", {}).items()}
-    ranges = ("nodes", "shards", "roster", "workload")
+    ranges = ("nodes", "shards", "roster", "workload", "tables")
     known = {each.name for each in fields(Scenario)}
     unknown = [key for key in data if key not in known]
     if unknown:

@@ -278,10 +278,18 @@ class Tables(Service):
     def set_view(self, view: dict[str, Any]) -> None:
         """The seat tells with whom tables are joined."""
         self.view.take(view)
+        self.look_at_waiting()
+
+    def look_at_waiting(self) -> None:
+        """Tell those who wait for a table to be joined, if it is."""
         for name, done in list(self._waiting):
-            if not self.view.missing(name, self.me.node_id, self.roster):
+            if not self._missing(name):
                 self._waiting.remove((name, done))
                 done.callback(None)
+
+    def _missing(self, name: str) -> list[str]:
+        out = self.view.missing(name, self.me.node_id, self.roster)
+        return out if self.upkeep.complete else [f"the other shards of {self.me.name}", *out]
 
     def status(self, name: str) -> dict[str, object]:
         """A table as people are shown it: what it is, what it holds, and who has it.
@@ -309,14 +317,14 @@ class Tables(Service):
         Fails with ``TimedOut``, which names the members that are missing, and why they are.
         """
         done: Deferred[None] = Deferred()
-        if not self.view.missing(name, self.me.node_id, self.roster):
+        if not self._missing(name):
             done.callback(None)
             return done
         self._waiting.append((name, done))
 
         def late(_: object, __: float) -> None:
-            missing = self.view.missing(name, self.me.node_id, self.roster)
-            raise TimedOut(f"{name} is not joined after {timeout_s:g} s with {', '.join(missing)}")
+            missing = ", ".join(self._missing(name))
+            raise TimedOut(f"{name} is not joined after {timeout_s:g} s with {missing}")
 
         def forget(result: Any) -> Any:
             if (name, done) in self._waiting:

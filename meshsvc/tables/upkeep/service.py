@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 
 TICK_S = 0.5
 
+EAGER_S = 0.05
+"""The same while a sibling that is up has not been copied from, or is not up yet after a start:
+until then this shard may lack rows that its node was said to have.
+"""
+
 EXPIRE_ROWS = 2000
 """Tombstones forgotten in one tick: more than are made in the long run."""
 
@@ -40,6 +45,7 @@ class Upkeep:
         self._timer: IDelayedCall | None = None
         self._copied: set[ShardAddress] = set()
         self._busy = False
+        self._told: list[ShardAddress] = []
         self._soon: dict[str, None] = {}
         self._repair_at = 0.0
         self._started_at = 0.0
@@ -53,7 +59,10 @@ class Upkeep:
     def complete(self) -> bool:
         """Whether every shard of the node is up and its rows are here."""
         up = self._host.siblings()
-        return len(up) == self._host.me.shards - 1 and all(each in self._copied for each in up)
+        return len(up) == self._host.me.shards - 1 and self._all_copied(up)
+
+    def _all_copied(self, up: list[ShardAddress]) -> bool:
+        return all(each in self._copied for each in up)
 
     def start(self) -> None:
         """Begin."""
@@ -80,15 +89,19 @@ class Upkeep:
 
     def _tick(self) -> None:
         host, now = self._host, self._host.reactor.seconds()
-        self._timer = host.reactor.callLater(TICK_S, self._tick)
+        up = host.siblings()
+        late = now - self._started_at > SIBLINGS_S
+        eager = not self.complete and not (late and self._all_copied(up))
+        self._timer = host.reactor.callLater(EAGER_S if eager else TICK_S, self._tick)
         for replica in host.replicas.values():
             if replica.tombstones and replica.expire(host.now(), EXPIRE_ROWS):
                 host.changed(replica)
-        up = host.siblings()
         self._copied.intersection_update(up)
         if self._joining is not None:
-            late = now - self._started_at > SIBLINGS_S
-            self._joining.tick(late or all(each in self._copied for each in up))
+            if up != self._told:
+                self._told = up
+                self._joining.changed()
+            self._joining.tick(self.complete or late)
         if not self._busy:
             self._busy = True
             work = Deferred.fromCoroutine(self._work(up, now))
@@ -102,6 +115,7 @@ class Upkeep:
             if sibling not in self._copied:
                 await self._copy(sibling)
                 self._copied.add(sibling)
+                self._host.look_at_waiting()
         if self._soon or now >= self._repair_at:
             interval_s = self._host.settings.repair_interval_s
             self._repair_at = now + interval_s * (0.5 + self._rng.random())
