@@ -19,8 +19,9 @@ from meshsvc.model import Incarnation, LinkClass, NodeId, NodeInfo, ShardId
 from meshsvc.node.boot import Boot
 from meshsvc.node.config import Config
 from meshsvc.shards.service import BusService
+from meshsvc.tables.means import Means
 from meshsvc.tables.rows import Origin
-from meshsvc.tables.service import Means, Tables
+from meshsvc.tables.service import Tables
 from meshsvc.tables.settings import Settings
 from meshsvc.tables.table import Table
 

@@ -258,6 +258,11 @@ class Join:
         if self._core.until is not None and now >= self._core.until:
             self._machine.due(now)
 
+    def hurry(self, now: float) -> None:
+        """Wait no longer: somebody has a reason to think that it works now."""
+        if self._core.until is not None:
+            self._core.until = now
+
     def take_steps(self) -> list[Step]:
         """What is to be done, in order."""
         steps, self._core.steps = self._core.steps, []

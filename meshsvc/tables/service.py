@@ -9,28 +9,21 @@ on the way is named in the result and brought by anti-entropy. The last shard of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from random import Random
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from meshsvc.counters import Counters
 from meshsvc.errors import BadTable, CallError, SchemaConflict, TimedOut
 from meshsvc.gossip.members import Member
 from meshsvc.messaging.dispatch import Call
-from meshsvc.messaging.service import Messaging
 from meshsvc.model import (
     NO_EPOCH,
     Epoch,
-    Incarnation,
     LinkClass,
-    NodeId,
     NodeInfo,
     Roster,
     ShardAddress,
@@ -41,6 +34,7 @@ from meshsvc.tables.conflicts import SHIPPED
 from meshsvc.tables.joining.service import Joining
 from meshsvc.tables.leading.service import Asking, Leading
 from meshsvc.tables.lives import Lives
+from meshsvc.tables.means import Means
 from meshsvc.tables.protocol import SLICE_ROWS, Exchange
 from meshsvc.tables.replica import Change, Copied, Replica
 from meshsvc.tables.rows import Kind, Origin, Owner, Schema, check_name
@@ -53,37 +47,6 @@ from meshsvc.tables.writes import CLOCK, BatchReader
 
 MAX_TABLES = 1024
 """Tables of a node; each costs 8 KiB of fingerprints a shard, and a comparison now and then."""
-
-
-class Ways(Protocol):
-    """Who can be reached."""
-
-    def reachable(self, node: NodeId, link_class: LinkClass) -> bool:
-        """Whether frames to a node have a way now."""
-
-    def siblings(self) -> Sequence[tuple[ShardId, Incarnation]]:
-        """The other shards of this node that are up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What the tables of a shard work with.
-
-    Attributes:
-        reactor: the time, in seconds since 1970, and delayed calls.
-        messaging: of this shard.
-        counters: where refusals are counted.
-        rng: the source of all chance.
-        ways: who can be reached.
-        resolvers: ``IConflictResolver`` providers by name, those shipped not among them.
-    """
-
-    reactor: IReactorTime
-    messaging: Messaging
-    counters: Counters
-    rng: Random
-    ways: Ways
-    resolvers: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Tables(Service):
@@ -114,6 +77,7 @@ class Tables(Service):
         self.tables: dict[str, Table] = {}
         self._watchers: dict[str, list[Callable[[list[Change]], object]]] = {}
         self._told: dict[str, Replica] = {}
+        self.observers: list[Callable[[], object]] = []
         self._waiting: list[tuple[str, Deferred[None]]] = []
         self._flushing = False
         self.exchange, self.sending = Exchange(self), Sending(self)
@@ -279,6 +243,8 @@ class Tables(Service):
         """The seat tells with whom tables are joined."""
         self.view.take(view)
         self.look_at_waiting()
+        for observer in self.observers:
+            observer()
 
     def look_at_waiting(self) -> None:
         """Tell those who wait for a table to be joined, if it is."""

@@ -21,6 +21,10 @@ class View:
         self.members = {name: members for name, (members, _) in view.items()}
         self._rows = {name: rows for name, (_, rows) in view.items()}
 
+    def rows(self, name: str) -> list[list[Any]]:
+        """The rows of a table: [node id, name, phase, why, tries]."""
+        return self._rows.get(name, [])
+
     def missing(self, name: str, me: NodeId, roster: Roster | None) -> list[str]:
         """The members with whom it is not joined, though they hold it or may; why, by name."""
         if roster is None:

@@ -12,6 +12,9 @@ from meshsvc.tables.join import Join, Phase
 from meshsvc.tables.rows import Schema
 
 ABSENT = "absent"
+"""It does not hold the table."""
+
+UNREACHABLE = "unreachable"
 
 LOCK_S = 30.0
 """A join takes seconds; a holder that left the mesh gives the lock up at once."""
@@ -77,7 +80,7 @@ class Peer:
         join, why = self.joins.get(name), self.refusals.get(name, "")
         phase: str = Phase.APART.value
         if not self.reachable:
-            why = why or f"{self.info.name} cannot be reached"
+            phase, why = UNREACHABLE, f"{self.info.name} cannot be reached"
         elif self.greeted and name not in self.schemas:
             phase = ABSENT
         elif self.joined(name):

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
-from meshsvc.errors import CallError, Disconnected, SchemaConflict
+from meshsvc.errors import CallError, Disconnected
 from meshsvc.messaging.dispatch import Call
 from meshsvc.model import LinkClass, NodeId, Roster, ShardAddress, ShardId
 from meshsvc.retry import exponential
 from meshsvc.tables.conflicts import conflict, needs_resolver, resolved
 from meshsvc.tables.join import Join, Phase, Step
+from meshsvc.tables.joining.following import Following, Refused
 from meshsvc.tables.joining.peers import Greeting, Lock, Peer, views
 from meshsvc.tables.protocol import SLICE_ROWS, Gathered
 from meshsvc.tables.replica import Copied, Replica
@@ -38,10 +39,6 @@ BACKOFF_S = (0.2, 5.0)
 """The first and the longest wait of a join that failed; jittered."""
 
 
-class Refused(Exception):
-    """This join is not to be; the text says why, by name."""
-
-
 class Joining:
     """See the module's docstring; ``host`` is the tables of this shard, a seat."""
 
@@ -54,17 +51,14 @@ class Joining:
         self._dirty = False
         self._policy = exponential(BACKOFF_S[0], 2.0, BACKOFF_S[1], rng.random)
         self._queue: deque[tuple[Peer, str]] = deque()
-        self._working = False
-        self._ready = False
+        self._working = self._again = False
+        self.ready = False
         self._greet_at = 0.0
         self._staged: dict[tuple[NodeId, str], tuple[int, list[Copied]]] = {}
         self.verbs = {
             "tables.hello": self._greeted,
-            "tables.begin": self._begun,
-            "tables.joined": self._joined,
-            "tables.lock": self._asked_for_lock,
-            "tables.unlock": self._unlocked,
-            "tables.open_stage": self._opened_stage,
+            "tables.check": lambda call: self.check(),
+            **Following(self).verbs,
         }
 
     # --- who is there --------------------------------------------------------------------
@@ -93,7 +87,7 @@ class Joining:
     def tick(self, ready: bool) -> None:
         """Look who can be reached, greet them, and begin what is due."""
         host, now = self.host, self.host.reactor.seconds()
-        self._ready = ready
+        self.ready = ready
         host.exchange.drop_old()
         for peer in self.peers.values():
             reachable = host.ways.reachable(peer.info.node_id, LinkClass.DATA)
@@ -129,7 +123,7 @@ class Joining:
 
     def _greeted(self, call: Call) -> Any:
         peer = self.peers.get(call.source.node)
-        if peer is None or not self._ready:
+        if peer is None or not self.ready:
             raise Disconnected(f"{self.host.me.name} is not ready to join tables")
         self._met(peer, Greeting.read(call.payload), None)
         return self._greeting(peer).wire()
@@ -150,7 +144,7 @@ class Joining:
 
     def _look(self, peer: Peer, now: float) -> None:
         """Begin the joins with a node that this one leads, and go on with those that wait."""
-        if not (peer.reachable and peer.greeted and self._ready):
+        if not (peer.reachable and peer.greeted and self.ready):
             return
         if self.host.me.node_id < peer.info.node_id:
             for name in peer.schemas:
@@ -189,6 +183,21 @@ class Joining:
                 await self._drive(*self._queue.popleft())
         finally:
             self._working = False
+        if self._again:
+            self._again = False
+            self.check()
+
+    def check(self) -> None:
+        """Try at once whatever is not joined; while joins run, once more when they are done."""
+        if self._working:
+            self._again = True
+            return
+        now = self.host.reactor.seconds()
+        self._greet_at = 0.0
+        for peer in self.peers.values():
+            for join in peer.joins.values():
+                join.hurry(now)
+            self._look(peer, now)
 
     async def _drive(self, peer: Peer, name: str) -> None:
         join = peer.joins[name]
@@ -216,7 +225,7 @@ class Joining:
         stamp, theirs = await host.ask(peer.seat, "tables.begin", question, ASK_S)
         if not host.clock.observe(stamp, host.reactor.seconds()):
             raise Refused(f"the clock of {peer.info.name} is over a day ahead of {host.me.name}'s")
-        self._check_reach(peer, theirs)
+        self.check_reach(peer, theirs)
         buckets, _ = await host.exchange.compare(peer.seat, replica)
         if buckets:
             join.differ()
@@ -224,7 +233,7 @@ class Joining:
             await self._tell_joined(peer, name)
             join.equal(host.reactor.seconds())
 
-    def _check_reach(self, peer: Peer, theirs: Sequence[NodeId]) -> None:
+    def check_reach(self, peer: Peer, theirs: Sequence[NodeId]) -> None:
         """A join brings two groups together: all of them have to reach each other."""
         out = [p.info.name for n in theirs if (p := self.peers.get(n)) and not p.reachable]
         if out:
@@ -311,50 +320,6 @@ class Joining:
         peer.refusals.pop(name, None)
         self.host.counters.add("tables_joins_total", outcome="joined")
         await self.publish()
-
-    # --- following -----------------------------------------------------------------------
-
-    async def _begun(self, call: Call) -> Any:
-        host, peer = self.host, self.peers.get(call.source.node)
-        if peer is None or not self._ready:
-            raise Disconnected(f"{host.me.name} is not ready to join tables")
-        fields, stamp, theirs = call.payload
-        schema = Schema.read(fields)
-        try:
-            replica = host.replica(schema)
-            if not host.clock.observe(stamp, host.reactor.seconds()):
-                raise Refused(f"the clock of {peer.info.name} is over a day ahead")
-            self._check_reach(peer, theirs)
-        except (Refused, SchemaConflict) as error:
-            peer.refusals[schema.name] = str(error)
-            self.changed()
-            raise SchemaConflict(str(error)) from error
-        peer.follows[schema.name] = False
-        await self.publish()
-        joined = [p.info.node_id for p in self.peers.values() if p.joined(replica.schema.name)]
-        return [host.now(), joined]
-
-    async def _joined(self, call: Call) -> Any:
-        peer = self.peers.get(call.source.node)
-        if peer is None or call.payload not in peer.follows:
-            raise Disconnected(f"{self.host.me.name} follows no join of {call.payload!r:.80}")
-        peer.follows[call.payload] = True
-        peer.refusals.pop(call.payload, None)
-        await self.publish()
-
-    def _opened_stage(self, call: Call) -> Any:
-        replica = self.host.replica(Schema.read(call.payload))
-        return self.host.exchange.open_stage(call.source, replica)
-
-    def _asked_for_lock(self, call: Call) -> Any:
-        """Answers who holds it, or nothing when it is the caller's now."""
-        if self.lock.take(call.source.node, self.host.reactor.seconds()):
-            return ""
-        holder = self.peers.get(self.lock.holder or NodeId(""))
-        return holder.info.name if holder else self.host.me.name
-
-    def _unlocked(self, call: Call) -> None:
-        self.lock.give_back(call.source.node)
 
     # --- telling the siblings ------------------------------------------------------------
 
