@@ -30,6 +30,7 @@ from meshsvc.node.remembering import PeerMemory
 from meshsvc.node.shard import Shard
 from meshsvc.relay.service import RelayService
 from meshsvc.storage.counter import EpochStore
+from meshsvc.tables.seam import Seam
 from meshsvc.wire.messages import View
 
 STATIC = "static"
@@ -52,6 +53,7 @@ class ShardZero:
         self.gossip = self._build_gossip()
         self.relay = self._build_relay()
         self.discovery = self._build_discovery()
+        self.discovery.attach(Seam(shard.tables))
         self.mesh = self._build_mesh()
         self._build_view()
         self._subscribe()

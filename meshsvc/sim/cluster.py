@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import globalLogPublisher
 from zope.interface import Interface
 
-from meshsvc.interfaces import IDiscoveryBackend, IMeshApplication
+from meshsvc.interfaces import IConflictResolver, IDiscoveryBackend, IMeshApplication
 from meshsvc.model import NodeId
 from meshsvc.node.applications import PluginState
 from meshsvc.sim import ears
@@ -279,17 +279,16 @@ class Cluster:
 
     def plugins(self, interface: type[Interface]) -> tuple[list[Any], list[PluginState]]:
         """What is installed on every node."""
-        backends = [each for each in self._applications if IDiscoveryBackend.providedBy(each)]
-        if interface is IDiscoveryBackend:
-            return backends, []
         if interface is not IMeshApplication:
-            return [], []
+            return [each for each in self._applications if interface.providedBy(each)], []
         workload: list[Any] = []
         if self.shape.workload:
             workload.append(Workload(self, self.shape.workload))
         if self.shape.tables:
             workload.append(TableWorkload(self, self.shape.tables))
-        return [each for each in self._applications if each not in backends] + workload, []
+        others = (IDiscoveryBackend, IConflictResolver)
+        mine = [e for e in self._applications if not any(o.providedBy(e) for o in others)]
+        return mine + workload, []
 
     def ask(
         self, node: SimNode, verb: str, payload: object, key: str, timeout_s: float

@@ -99,7 +99,6 @@ class Exchange:
             "tables.fetch": self._fetched,
             "tables.rows": self._given,
             "tables.stage": self._staged,
-            "tables.commit": self._committed,
         }
 
     # --- the side that leads -------------------------------------------------------------
@@ -280,11 +279,16 @@ class Exchange:
         kept = self._resume(stage, call)
         kept.rows += unpack(self._host.reader, kept.replica.schema.kind, columns)
 
-    async def _committed(self, call: Call) -> Any:
-        kept = self._resume(call.payload, call)
-        del self._kept[call.payload]
+    async def commit(self, stage: Any, call: Call) -> tuple[Replica, list[Any]]:
+        """Merge what was staged by the caller; answers where, and which rows.
+
+        Raises:
+            Disconnected: when it was dropped, because its lease ran out.
+        """
+        kept = self._resume(stage, call)
+        del self._kept[stage]
         await self.merge(kept.replica, kept.rows, spread=True)
-        return len(kept.rows)
+        return kept.replica, [each.rid for each in kept.rows]
 
 
 def _read_rids(replica: Replica, rids: Any) -> list[Any]:

@@ -27,6 +27,7 @@ class Following:
         self._joining = joining
         self.verbs = {
             "tables.begin": self._begun,
+            "tables.commit": self._committed,
             "tables.joined": self._joined,
             "tables.lock": self._asked_for_lock,
             "tables.unlock": self._unlocked,
@@ -53,6 +54,13 @@ class Following:
         await joining.publish()
         joined = [p.info.node_id for p in joining.peers.values() if p.joined(replica.schema.name)]
         return [host.now(), joined]
+
+    async def _committed(self, call: Call) -> Any:
+        joining = self._joining
+        replica, rids = await joining.host.exchange.commit(call.payload, call)
+        source = joining.peers.get(call.source.node)
+        if source is not None:
+            await joining.pass_on(replica, rids, source)
 
     async def _joined(self, call: Call) -> Any:
         joining = self._joining

@@ -16,8 +16,8 @@ ABSENT = "absent"
 
 UNREACHABLE = "unreachable"
 
-LOCK_S = 30.0
-"""A join takes seconds; a holder that left the mesh gives the lock up at once."""
+LOCK_S = 90.0
+"""Longer than a join of millions of rows; a holder that is out of reach loses it at once."""
 
 
 class Greeting(NamedTuple):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 ASK_S = 5.0
 GREET_S = 2.0
 """How often seats compare what they think they have joined."""
+
+COMMIT_S = 60.0
+"""A million rows are merged, and passed on, in some seconds; a lost link ends it at once."""
 
 BACKOFF_S = (0.2, 5.0)
 """The first and the longest wait of a join that failed; jittered."""
@@ -297,11 +301,23 @@ class Joining:
     async def _commit(self, peer: Peer, name: str, join: Join) -> None:
         host, replica = self.host, self.host.replicas[name]
         stage, incoming = self._staged.pop((peer.info.node_id, name))
-        await host.ask(peer.seat, "tables.commit", stage, 2 * ASK_S)
+        await host.ask(peer.seat, "tables.commit", stage, COMMIT_S)
         await host.exchange.merge(replica, incoming, spread=True)
+        await self.pass_on(replica, [each.rid for each in incoming], peer)
         await self._tell_joined(peer, name)
         join.committed(host.reactor.seconds())
         await self._unlock()
+
+    async def pass_on(self, replica: Replica, rids: list[Any], source: Peer) -> None:
+        """Give what a join brought to the members that are joined already: the next join, which
+        waits for the lock, is to find no difference that was resolved a moment ago.
+        """
+        for peer in list(self.peers.values()):
+            if rids and peer is not source and peer.joined(replica.schema.name):
+                with suppress(CallError):  # anti-entropy brings it there
+                    await self.host.exchange.give(
+                        peer.seat, replica, rids, "tables.rows", spread=True
+                    )
 
     async def _tell_joined(self, peer: Peer, name: str) -> None:
         await self.host.ask(peer.seat, "tables.joined", name, ASK_S)
