@@ -1,0 +1,1 @@
+"""The store as applications use it: ``mesh.kv()`` gives a ``KvClient``."""
