@@ -31,7 +31,7 @@ def events(machine):
 
 
 @pytest.mark.contract("KV-1")
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.tuples(commands, pruning, ranges), max_size=40), st.lists(ranges, max_size=10))
 def test_answers_are_those_of_the_model(steps, more):
     """Whatever is done, a store answers as etcd would, however much of it was pruned so far."""
@@ -59,7 +59,7 @@ def test_answers_are_those_of_the_model(steps, more):
 
 
 @pytest.mark.contract("KV-1", "KV-4")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(
     st.lists(st.tuples(commands, pruning), max_size=40),
     st.lists(st.tuples(commands, pruning), max_size=15),
@@ -90,7 +90,7 @@ def test_a_restored_replica_is_the_same(before, after, requests):
 
 
 @pytest.mark.contract("KV-4")
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, derandomize=True, database=None)
 @given(st.lists(commands, max_size=30), st.lists(commands, max_size=30), st.data())
 def test_a_snapshot_is_of_the_moment_it_began(before, meanwhile, data):
     """Writes and compactions while a snapshot is taken are not in it, and it misses nothing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from kv_group import Cluster
-from test_kv_watch import EVERYTHING, Ear
+from kv_watching import EVERYTHING, Ear
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 

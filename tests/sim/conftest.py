@@ -9,6 +9,7 @@ for folder in (
     HERE.parent / "messaging",
     HERE.parent / "link",
     HERE.parent / "mesh",
+    HERE.parent / "kv",
 ):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))

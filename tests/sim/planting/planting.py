@@ -114,6 +114,9 @@ MACHINES = {
     "pairing": ("test_rules_pairing", "PairRules"),
     "bus": ("test_rules_bus", "BusRules"),
     "calls": ("test_rules_calls", "CallRules"),
+    "kv": ("kv_rules", "KvRules"),
+    "watches": ("kv_rules", "WatchRules"),
+    "leases": ("kv_rules", "LeaseRules"),
 }
 """The rule machines by the names that bugs know them by."""
 
