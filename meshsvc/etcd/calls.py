@@ -7,7 +7,7 @@ So a call is looked up by its stream at every step, and leaves the table when it
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 BODY_TIMEOUT_S = 60.0
 """From a unary call's head to the end of its request: 1.5 MiB over a slow line takes 10 s."""
 
-BUFFERED_BYTES = 64 * 1024 * 1024
-"""Request bytes held for calls whose requests are not whole, over one connection."""
+HELD_BYTES = 64 * 1024 * 1024
+"""Request bytes held for calls that have not sent all, over one connection."""
 
 LEADERLESS_LOOKS = 3
 """Sweeps without a leader after which a stream that asked for one ends: three seconds, as an
@@ -50,6 +50,7 @@ class Call:
         "body_deadline",
         "deadline",
         "gone",
+        "held",
         "needs_leader",
         "outlet",
         "path",
@@ -69,6 +70,8 @@ class Call:
         self.reader = grpc.MessageReader()
         self.requests: list[bytes] = []
         """Of a unary call whose end has not come."""
+        self.held = 0
+        """Bytes of requests that are held, whole or not."""
         self.answer: Deferred[Any] | None = None
         """Of a unary call that the store works on."""
         self.stream: Stream | None = None
@@ -122,6 +125,7 @@ class Calls:
         observer: is told of every end, for counters and the log.
         wake: there is output.
         clock: monotonic seconds, for how long calls took.
+        later: calls a function in the next turn of the reactor.
         new_deferred: makes a Deferred.
     """
 
@@ -132,6 +136,7 @@ class Calls:
         observer: Observer,
         wake: Callable[[], None],
         clock: Callable[[], float],
+        later: Callable[[Callable[[], None]], object],
         new_deferred: Callable[[], Deferred[None]],
     ) -> None:
         self.connection = connection
@@ -140,8 +145,9 @@ class Calls:
         self._store = store
         self._observer = observer
         self._calls: dict[int, Call] = {}
-        self._buffered = 0
+        self._held = 0
         self._clock = clock
+        self._later = later
         self._now = clock()
         self._leaderless = 0
         self._asking: Deferred[StatusResult] | None = None
@@ -226,22 +232,26 @@ class Calls:
             self.finish(stream_id, *FAULT)
 
     def _read(self, stream_id: int, call: Call, data: bytes, ended: bool) -> None:
-        before = call.reader.buffered
         messages = call.reader.feed(data)
-        self._buffered += call.reader.buffered - before
-        if self._buffered > BUFFERED_BYTES:
-            raise RpcFailed(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
         stream = call.stream
-        if stream is None:
+        if stream is not None:
+            decode = call.procedure.request_type.FromString
+            for message in messages:
+                stream.message(decode(message))
+        else:
             call.requests += messages
             if ended or len(call.requests) > 1:
                 self._invoke(stream_id, call)
-            return
-        decode = call.procedure.request_type.FromString
-        for message in messages:
-            stream.message(decode(message))
-        if ended:
+                return
+        self._hold(call, call.reader.buffered + sum(map(len, call.requests)))
+        if ended and stream is not None:
             stream.half_closed()
+
+    def _hold(self, call: Call, held: int) -> None:
+        self._held += held - call.held
+        call.held = held
+        if self._held > HELD_BYTES:
+            raise RpcFailed(Code.RESOURCE_EXHAUSTED, "etcdserver: too many requests")
 
     def _invoke(self, stream_id: int, call: Call) -> None:
         if len(call.requests) != 1 or call.reader.buffered:
@@ -251,16 +261,38 @@ class Calls:
         assert isinstance(procedure, Unary)
         request = procedure.request_type.FromString(call.requests.pop())
         call.body_deadline = None
+        self._held -= call.held
+        call.held = 0
         call.answer = answer = procedure.call(self._store, request)
-        answer.addCallback(self._answered, stream_id, call)
+        answer.addCallback(self._answered, stream_id, call, procedure)
         answer.addErrback(self._failed, stream_id, call)
 
     # answers
 
-    def _answered(self, result: Any, stream_id: int, call: Call) -> None:
+    def _answered(self, result: Any, stream_id: int, call: Call, procedure: Unary) -> None:
         if call.gone:
             return
-        body = call.procedure.encode(result)  # type: ignore[union-attr]
+        if procedure.pieces is not None:
+            pieces = procedure.pieces(result)
+            if pieces is not None:
+                self._encode(stream_id, call, pieces, [])
+                return
+        self._respond(stream_id, call, procedure.encode(result))
+
+    def _encode(
+        self, stream_id: int, call: Call, pieces: Iterator[bytes], done: list[bytes]
+    ) -> None:
+        """Encode a large response, one piece a turn."""
+        if call.gone:
+            return
+        piece = next(pieces, None)
+        if piece is None:
+            self._respond(stream_id, call, b"".join(done))
+        else:
+            done.append(piece)
+            self._later(lambda: self._encode(stream_id, call, pieces, done))
+
+    def _respond(self, stream_id: int, call: Call, body: bytes) -> None:
         del self._calls[stream_id]
         call.gone = True
         self.connection.respond(stream_id, grpc.RESPONSE_HEAD, grpc.pack(body), grpc.OK_TRAILERS)
@@ -295,7 +327,7 @@ class Calls:
     def _leave(self, stream_id: int, call: Call, code: int) -> None:
         del self._calls[stream_id]
         call.gone = True
-        self._buffered -= call.reader.buffered
+        self._held -= call.held
         if call.answer is not None:
             call.answer.cancel()
         if call.stream is not None:

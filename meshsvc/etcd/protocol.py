@@ -7,6 +7,8 @@ share: the store, limits, counters, the list of open connections, draining.
 
 from __future__ import annotations
 
+from functools import partial
+
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -52,6 +54,7 @@ class Http2Protocol(TurnProtocol):
             factory.observer,
             self.wake,
             factory.clock.seconds,
+            partial(factory.clock.callLater, 0),
             Deferred,
         )
 

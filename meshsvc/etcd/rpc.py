@@ -6,7 +6,7 @@ requests and talks to an ``Outlet``. Neither knows how messages travel.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -60,6 +60,10 @@ class Unary:
     call: Callable[[KvBackend, Any], Deferred[Any]]
     encode: Callable[[Any], bytes]
     """The store's result as the bytes of a ``response_type``."""
+    pieces: Callable[[Any], Iterator[bytes] | None] | None = None
+    """For results that may be too large to encode within one turn of the reactor: the same bytes
+    piece by piece, or None when the result is small. The first piece has no repeated field, the
+    others have nothing else, and each is a ``response_type`` of its own."""
 
 
 @dataclass(frozen=True, slots=True)

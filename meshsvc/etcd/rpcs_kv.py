@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from meshsvc.etcd.proto import kv_pb2 as pb
@@ -21,6 +21,9 @@ OPERANDS: dict[int, str] = {
     api.CompareTarget.VALUE: "value",
     api.CompareTarget.LEASE: "lease",
 }
+PIECE_KEYS = 1000
+"""Keys encoded between two turns of the reactor: about 2 ms, as JSON 5 ms."""
+
 RESULTS: frozenset[int] = frozenset(api.CompareResult)
 MAX_NESTING = 32
 """Txns within txns; protobuf itself stops at 100 levels, two of them for each txn."""
@@ -133,6 +136,20 @@ def range_result(result: api.RangeResult) -> bytes:
     return m.SerializeToString()
 
 
+def range_pieces(result: api.RangeResult) -> Iterator[bytes] | None:
+    """The answer to a large range in pieces of ``PIECE_KEYS`` keys; None for a small one."""
+    return _pieces(result) if len(result.kvs) > PIECE_KEYS else None
+
+
+def _pieces(result: api.RangeResult) -> Iterator[bytes]:
+    first = pb.RangeResponse(count=result.count, more=result.more)
+    fill_header(first.header, result.header)
+    yield first.SerializeToString()
+    for at in range(0, len(result.kvs), PIECE_KEYS):
+        kvs = map(key_value, result.kvs[at : at + PIECE_KEYS])
+        yield pb.RangeResponse(kvs=kvs).SerializeToString()
+
+
 def fill_put(m: pb.PutResponse, result: api.PutResult) -> None:
     """Write a put's answer but for its header."""
     if result.prev_kv is not None:
@@ -225,7 +242,7 @@ def _compact(store: KvBackend, m: pb.CompactionRequest) -> Deferred[api.CompactR
 
 
 KV: dict[str, Procedure] = {
-    "Range": Unary(pb.RangeRequest, pb.RangeResponse, _range, range_result),
+    "Range": Unary(pb.RangeRequest, pb.RangeResponse, _range, range_result, range_pieces),
     "Put": Unary(pb.PutRequest, pb.PutResponse, _put, put_result),
     "DeleteRange": Unary(pb.DeleteRangeRequest, pb.DeleteRangeResponse, _delete, delete_result),
     "Txn": Unary(pb.TxnRequest, pb.TxnResponse, _txn, txn_result),

@@ -97,8 +97,15 @@ class GrpcPeer(Peer):
         self.faults: list[BaseException | None] = []
         self.counters = Counters()
         observer = Observer(self.counters, lambda _path, error: self.faults.append(error))
+        self.later: list[Any] = []
         self.calls = Calls(
-            self.server, self.store, observer, lambda: None, lambda: self.now, Deferred
+            self.server,
+            self.store,
+            observer,
+            lambda: None,
+            lambda: self.now,
+            self.later.append,
+            Deferred,
         )
 
     def exchange(self, rounds: int = 50, most: int = 1 << 20) -> None:

@@ -329,6 +329,34 @@ def test_unwhole_requests_are_bounded() -> None:
     assert codes[0] is None
 
 
+def test_whole_requests_without_an_end_are_bounded() -> None:
+    """So are those that are whole while their stream stays open."""
+    peer = GrpcPeer()
+    whole = pb.PutRequest(value=bytes(2_000_000))
+    codes = [peer.status(peer.call(PUT, whole, end=False)) for _ in range(35)]
+    assert codes[-1] == (8, "etcdserver: too many requests")
+    assert not peer.store.asked
+
+
+def test_large_responses_are_encoded_in_turns() -> None:
+    """A range of many keys takes a turn of the reactor for each thousand; it arrives whole."""
+    peer = GrpcPeer()
+    sid = peer.call("/etcdserverpb.KV/Range", pb.RangeRequest(key=b"k"))
+    kvs = tuple(api.KeyValue(b"%d" % n, 1, 2, 3, b"v", 0) for n in range(3500))
+    peer.store.answer(api.RangeResult(kvs, True, 9000, HEADER))
+    turns = 0
+    while peer.later:
+        peer.later.pop()()
+        turns += 1
+    peer.client.increment_flow_control_window(1_000_000)
+    peer.client.increment_flow_control_window(1_000_000, sid)
+    peer.exchange()
+    (answer,) = messages(peer, sid, pb.RangeResponse)
+    assert turns == 5
+    assert (answer.count, answer.more, answer.header.revision) == (9000, True, 3)
+    assert [kv.key for kv in answer.kvs] == [kv.key for kv in kvs]
+
+
 def test_txns_of_any_shape_are_translated() -> None:
     """Nested operations, every target, and an operand of another target, which counts as none."""
     request = pb.TxnRequest(

@@ -153,6 +153,18 @@ def test_bad_json_is_an_invalid_argument(body: bytes) -> None:
     assert not front.store.asked
 
 
+def test_large_answers_in_json() -> None:
+    """A range of many keys is encoded in turns and is one object all the same."""
+    front = Front()
+    _, wire = front.ask("/v3/kv/range", {"key": "aw=="})
+    kvs = tuple(api.KeyValue(b"%d" % n, 1, 2, 3, b"v", 0) for n in range(2500))
+    front.store.answer(api.RangeResult(kvs, False, 2500, HEADER))
+    front.clock.pump([0.0] * 5)
+    answer = json.loads(read(wire)[2])
+    assert [kv["key"] for kv in answer["kvs"]] == [encoded(kv.key) for kv in kvs]
+    assert (answer["count"], answer["header"]) == ("2500", ASKED)
+
+
 def test_what_is_no_procedure() -> None:
     """Other paths are 404, other methods 405, Auth is not served, web pages are refused."""
     front = Front()

@@ -258,7 +258,9 @@ def _open(peer: Peer, sid: int) -> bool:
 
 def _on_a_stream(peer, action, size, sid, sent, replied) -> None:
     if action == "part":
-        data = bytes(min(size, 16_384, peer.client.local_flow_control_window(sid)))
+        padding = 256  # at most, its length included: it counts as data
+        room = min(16_384, peer.client.local_flow_control_window(sid)) - padding
+        data = bytes(max(0, min(size, room)))
         peer.client.send_data(sid, data, pad_length=size % 200)
         sent[sid] += data
     elif action == "reset":

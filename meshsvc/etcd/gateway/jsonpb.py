@@ -65,6 +65,17 @@ def to_json(message: Message) -> str:
     return json.dumps(_fields(message), separators=(",", ":"))
 
 
+def join_pieces(texts: list[str], name: str) -> str:
+    """The JSON of a message from that of its pieces (see ``rpc.Unary``).
+
+    The first piece has all but the repeated field ``name``, the others nothing but that.
+    """
+    first, *rest = texts
+    opening = f'{{"{name}":['
+    items = ",".join(text[len(opening) : -2] for text in rest)
+    return f"{first[:-1]},{opening[1:]}{items}]}}"
+
+
 def error_body(code: int, text: str) -> bytes:
     """The body of a request that failed."""
     return json.dumps({"error": text, "code": int(code), "message": text}).encode()

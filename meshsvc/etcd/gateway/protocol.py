@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
 
@@ -14,7 +14,13 @@ from twisted.python.failure import Failure
 from twisted.web.http import RESPONSES, HTTPChannel, Request
 from zope.interface import implementer
 
-from meshsvc.etcd.gateway.jsonpb import error_body, parse_requests, stream_error, to_json
+from meshsvc.etcd.gateway.jsonpb import (
+    error_body,
+    join_pieces,
+    parse_requests,
+    stream_error,
+    to_json,
+)
 from meshsvc.etcd.gateway.paths import AUTH, HTTP_STATUS, PATHS
 from meshsvc.etcd.grpc import MAX_MESSAGE_BYTES
 from meshsvc.etcd.observer import Observer
@@ -189,9 +195,25 @@ class JsonRequest(Request):
         answer.addErrback(self._failed)
 
     def _answered(self, result: Any, procedure: Unary) -> None:
+        pieces = procedure.pieces(result) if procedure.pieces is not None else None
+        if pieces is not None:
+            self._encode(procedure.response_type, pieces, [])
+            return
         self._answer = None
         message = procedure.response_type.FromString(procedure.encode(result))
         self._json(200, to_json(message).encode())
+
+    def _encode(self, kind: type[Message], pieces: Iterator[bytes], done: list[str]) -> None:
+        """Encode a large response, one piece a turn."""
+        self._answer = None
+        if self._disconnected:
+            return
+        piece = next(pieces, None)
+        if piece is None:
+            self._json(200, join_pieces(done, "kvs").encode())
+        else:
+            done.append(to_json(kind.FromString(piece)))
+            self.channel.gateway.clock.callLater(0, self._encode, kind, pieces, done)
 
     def _health(self, status: Any) -> None:
         self._answer = None
