@@ -135,7 +135,7 @@ def test_failures_in_json(error: errors.KvError, status: int, code: int) -> None
 @pytest.mark.parametrize(
     "body",
     [
-        *(b"", b"xx", b"[]", b"5", b"{", b"\xff\xfe", b"[" * 100_000),
+        *(b"xx", b"[]", b"5", b"{", b"\xff\xfe", b"[" * 100_000),
         *(b'{"key":5}', b'{"key":"!"}', b'{"key":"a"}', b'{"key":["aw=="]}'),
         *(b'{"limit":"x"}', b'{"limit":1e400}', b'{"limit":1.5}', b'{"limit":true}'),
         *(b'{"limit":"9223372036854775808"}', b'{"limit":NaN}', b'{"sort_order":"X"}'),
@@ -151,6 +151,13 @@ def test_bad_json_is_an_invalid_argument(body: bytes) -> None:
     assert json.loads(answer)["code"] == 3
     assert json.loads(answer)["message"]
     assert not front.store.asked
+
+
+def test_an_empty_body_asks_for_the_defaults() -> None:
+    """As etcd takes it."""
+    front = Front()
+    front.ask("/v3/kv/range", b"")
+    assert front.store.asked[0][1] == api.Range(b"")
 
 
 def test_large_answers_in_json() -> None:

@@ -183,10 +183,11 @@ class JsonRequest(Request):
 
     def _unary(self, procedure: Unary) -> None:
         messages = list(parse_requests(self.content.read(), procedure.request_type))
-        if len(messages) != 1:
-            raise RpcFailed(Code.INVALID_ARGUMENT, "EOF" if not messages else "one request only")
-        _bounded(messages[0])
-        answer = procedure.call(self.channel.gateway.store, messages[0])
+        if len(messages) > 1:
+            raise RpcFailed(Code.INVALID_ARGUMENT, "more than one request in a body")
+        request = messages[0] if messages else procedure.request_type()
+        _bounded(request)
+        answer = procedure.call(self.channel.gateway.store, request)
         self._call(answer, self._answered, procedure)
 
     def _call(self, answer: Deferred[Any], done: Any, *args: Any) -> None:
