@@ -21,6 +21,7 @@ from meshsvc.node.applications import PluginState
 from meshsvc.sim import ears
 from meshsvc.sim.clock import Skew, Stuck, Time
 from meshsvc.sim.convergence import difference
+from meshsvc.sim.crier import Crier
 from meshsvc.sim.invariants import all_checks
 from meshsvc.sim.lives import SimShard
 from meshsvc.sim.network import Network
@@ -122,6 +123,7 @@ class Cluster:
             for index in range(1, shape.nodes + 1)
         ]
         self.strangers = Strangers(self, shape.strangers)
+        self.crier = Crier(self) if shape.workload else None
         self.checks = all_checks(self)
         self._tick()
 

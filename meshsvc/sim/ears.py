@@ -11,7 +11,7 @@ from zope.interface import implementer
 
 from meshsvc.interfaces import IEndpointSubscriber
 from meshsvc.mesh.epoch import Adopted, Became
-from meshsvc.wire.messages import Envelope
+from meshsvc.wire.messages import Envelope, Relayed
 
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
@@ -70,6 +70,9 @@ class _LinkEar:
         if type(message) is Envelope:
             for check in self._cluster.checks:
                 check.envelope(self._life, link, message)
+        elif type(message) is Relayed:
+            for check in self._cluster.checks:
+                check.relayed(self._life, link, message)
 
     def dropped(self, link: Any, envelope: Any, reason: str) -> None:
         self._note("dropped", f"/{self._life.index} a frame of {link.peer.name}: {reason}")

@@ -20,6 +20,7 @@ from zope.interface import implementer
 from meshsvc.errors import CallError
 from meshsvc.interfaces import IMeshApplication
 from meshsvc.model import LinkClass, Sent
+from meshsvc.sim.crier import CRY
 
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
@@ -140,6 +141,7 @@ class _Prober(Service):
         self._mesh.verbs.register(ECHO, self._echo)
         self._mesh.verbs.register(SLOW, self._slow)
         self._mesh.verbs.register_oneway(TELL, self._told)
+        self._mesh.verbs.register_oneway(CRY, self._cried)
         self._again()
 
     def stopService(self) -> Deferred[None]:
@@ -148,6 +150,7 @@ class _Prober(Service):
             self._timer.cancel()
         self._mesh.verbs.unregister(ECHO)
         self._mesh.verbs.unregister(TELL)
+        self._mesh.verbs.unregister(CRY)
         done: Deferred[None] = self._mesh.verbs.unregister(SLOW)
         return done
 
@@ -217,6 +220,11 @@ class _Prober(Service):
     def _told(self, call: Any) -> None:
         sender, number = call.payload
         self._ledger.told(_life(sender), self._me, number)
+
+    def _cried(self, call: Any) -> None:
+        crier = self._cluster.crier
+        if crier is not None:
+            crier.heard(call.payload, self._me[:3])
 
     def _heard(self, call: Any) -> None:
         self._ledger.delivered(_life(call.payload[0]), self._me)

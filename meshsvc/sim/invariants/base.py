@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from meshsvc.sim.lives import SimShard
     from meshsvc.sim.processes import SimNode
 
-SECTIONS = ("mesh", "gossip", "verb", "shard", "tables")
+SECTIONS = ("mesh", "gossip", "relay", "verb", "shard", "tables")
 """The modules of this package that register checks."""
 
 
@@ -55,6 +55,9 @@ class Check:
 
     def envelope(self, life: SimShard, link: Any, envelope: Any) -> None:
         """A link delivered an envelope."""
+
+    def relayed(self, life: SimShard, link: Any, message: Any) -> None:
+        """A link delivered a message on its way over this node, or to it."""
 
     def epoch_event(self, life: SimShard, event: Any) -> None:
         """An event of ``meshsvc.mesh.epoch`` in a shard."""
