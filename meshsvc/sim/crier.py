@@ -1,4 +1,4 @@
-"""Broadcasts in a simulated cluster: now and then some shard cries, and others write it down.
+"""Now and then some shard of a simulated cluster cries to all, and asks some node over control.
 
 It draws from a generator of its own, so that how often it cries changes no other choice.
 """
@@ -10,16 +10,19 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from meshsvc.model import Sent
+from meshsvc.model import LinkClass, Sent, ShardAddress, ShardId
 
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
     from meshsvc.sim.lives import SimShard
+    from meshsvc.sim.processes import SimNode
 
 CRY = "probe.cry"
 
 EVERY_S = 4.0
 """Between two cries, on average: half of the time some broadcast is held somewhere."""
+
+KNOCK_S = 5.0
 
 Hearer = tuple[str, int, int]
 """(node, its generation, shard)."""
@@ -38,12 +41,26 @@ class Cry:
         return f"{self.number} of {self.life.life}"
 
 
+@dataclass(slots=True, eq=False)
+class Knock:
+    """One ask over the control plane; ``ended`` is how, in words, "" while it has not."""
+
+    life: SimShard
+    target: SimNode
+    at: float
+    ended: str = ""
+
+    def __str__(self) -> str:
+        return f"of {self.life.life} to {self.target.name}"
+
+
 class Crier:
-    """Sends broadcasts while it is running; knows each and who heard it."""
+    """Sends broadcasts and asks; knows each, who heard it and how it ended."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cries: dict[int, Cry] = {}
         self.on_cry: list[Callable[[Cry], None]] = []
+        self.on_knock: list[Callable[[Knock], None]] = []
         self.on_fault: list[Callable[[str], None]] = []
         self.last_at = 0.0
         self._cluster = cluster
@@ -56,12 +73,28 @@ class Crier:
     def _turn(self) -> None:
         lives = [life for node in self._cluster.nodes for life in node.shards.values()]
         if lives:
-            self._cry(lives[self._rng.randrange(len(lives))])
+            life = lives[self._rng.randrange(len(lives))]
+            if life.shard is not None and life.channel.is_ready and not life.reactor.paused:
+                self._cry(life)
+                self._knock(life)
         self._again()
 
+    def _knock(self, life: SimShard) -> None:
+        nodes = self._cluster.nodes
+        knock = Knock(life, nodes[self._rng.randrange(len(nodes))], self._cluster.time.now)
+        address = ShardAddress(knock.target.node_id, ShardId(0))
+        assert life.shard is not None
+        asked = life.shard.messaging.ask(address, "sys.echo", 1, KNOCK_S, LinkClass.CONTROL)
+
+        def ended(result: Any) -> None:
+            knock.ended = "ok" if result == 1 else str(result.value)
+            for told in self.on_knock:
+                told(knock)
+
+        asked.addBoth(ended)
+
     def _cry(self, life: SimShard) -> None:
-        if life.shard is None or not life.channel.is_ready or life.reactor.paused:
-            return
+        assert life.shard is not None
         cry = Cry(len(self.cries) + 1, life, self._cluster.time.now)
         everyone: Any = life.shard.context("").everyone
         if everyone.broadcast(CRY, cry.number) is Sent.ACCEPTED:

@@ -109,6 +109,19 @@ def test_events_have_limits_that_are_named():
             app.meshes["n1", 0].everyone.broadcast("a.verb", bytes(65536))
 
 
+def test_tags_have_limits_that_are_named():
+    """A tag that makes the tags too large fails with the limit, and nothing is changed."""
+    app = Listener()
+    with cluster(app, nodes=1) as sim:
+        sim.run_until(sim.formed, 20)
+        members = app.meshes["n1", 1].members
+        assert wait_for(sim, members.tag("zone", "eu")) is None
+        refused = wait_for(sim, members.tag("note", "x" * 5000))
+        assert "4096 are allowed" in str(refused.value)
+        sim.run(1)
+        assert dict(members["n1"].tags) == {"zone": "eu"}
+
+
 def test_a_broadcast_is_taken_by_whoever_registered_the_verb():
     """``everyone.broadcast`` reaches verbs of all shards; those without it do not matter."""
     app = Listener()

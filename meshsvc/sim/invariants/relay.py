@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from meshsvc.messaging.items import split
 from meshsvc.model import LinkClass
 from meshsvc.relay.casts import HOLD_S
-from meshsvc.sim.crier import Cry
+from meshsvc.sim.crier import Cry, Knock
 from meshsvc.sim.invariants.base import Check, register
+from meshsvc.sim.weather import FAIR_LOSS
+from meshsvc.wire.registry import Role, decode_message
 
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
@@ -15,6 +18,9 @@ if TYPE_CHECKING:
 
 REACH_S = HOLD_S + 2.0
 """A broadcast is repaired for as long as it is held."""
+
+KNOWN_S = 20.0
+"""What members claim of links is out and known to all: some seconds, and ten rounds."""
 
 QUIET_S = HOLD_S + 8.0
 """Some seconds after nobody can hold anything: what one holds was a while on its way."""
@@ -51,13 +57,13 @@ class HeardByAll(Check):
 
     def _cried(self, cry: Cry) -> None:
         if _well(cry.life) and cry.life.node.zero is not None:
-            self._open[cry.number] = (cry, self._around(cry.life))
+            self._open[cry.number] = (cry, around(self.cluster, cry.life))
 
     def every_second(self) -> None:
         """Leave out those that lost their way; ask for the others when the time is up."""
         now = self.cluster.time.now
         for number, (cry, before) in list(self._open.items()):
-            hearers = before & self._around(cry.life)
+            hearers = before & around(self.cluster, cry.life)
             self._open[number] = (cry, hearers)
             if _life(cry.life) not in hearers:
                 del self._open[number]  # it may have ended before it had sent anything
@@ -73,19 +79,20 @@ class HeardByAll(Check):
                 " was a way all the time"
             )
 
-    def _around(self, life: SimShard) -> set[Life]:
-        """The shards of all nodes that control links lead to from the node of a shard."""
-        nodes = {node.node_id: node for node in self.cluster.nodes if _sound(node)}
-        linked = {node_id: _linked(node) for node_id, node in nodes.items()}
-        found = {life.node.node_id} & set(nodes)
-        ring = list(found)
-        while ring:
-            here = ring.pop()
-            for peer in sorted(linked[here] & set(nodes) - found):
-                if here in linked[peer]:
-                    found.add(peer)
-                    ring.append(peer)
-        return {_life(each) for node_id in found for each in nodes[node_id].shards.values()}
+
+def around(cluster: Cluster, life: SimShard) -> set[Life]:
+    """The shards of all nodes that control links lead to from the node of a shard."""
+    nodes = {node.node_id: node for node in cluster.nodes if _sound(node)}
+    linked = {node_id: _linked(node) for node_id, node in nodes.items()}
+    found = {life.node.node_id} & set(nodes)
+    ring = list(found)
+    while ring:
+        here = ring.pop()
+        for peer in sorted(linked[here] & set(nodes) - found):
+            if here in linked[peer]:
+                found.add(peer)
+                ring.append(peer)
+    return {_life(each) for node_id in found for each in nodes[node_id].shards.values()}
 
 
 def _life(life: SimShard) -> Life:
@@ -108,6 +115,52 @@ def _well(life: SimShard) -> bool:
 def _linked(node: Any) -> set[Any]:
     links = node.zero.shard.links.links()
     return {link.peer.node_id for link in links if link.link_class is _CONTROL}
+
+
+@register
+class AnsweredAround(Check):
+    """While links do not change, asks over control are answered where links lead to."""
+
+    section = "RELAY"
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(cluster)
+        self._links: frozenset[tuple[Life, Any]] = frozenset()
+        self._since = 0.0
+        if cluster.crier is not None:
+            cluster.crier.on_knock.append(self._ended)
+
+    def every_second(self) -> None:
+        """Note since when all links, and those who hold them, have been the same."""
+        sound = [node for node in self.cluster.nodes if _sound(node)]
+        zeros = [node.zero for node in sound if node.zero is not None]
+        links = frozenset((_life(zero), peer) for zero in zeros for peer in _linked(zero.node))
+        if links != self._links:
+            self._links, self._since = links, self.cluster.time.now
+
+    def _ended(self, knock: Knock) -> None:
+        self.every_second()
+        cluster = self.cluster
+        fair = cluster.net.sky.everywhere.loss < FAIR_LOSS
+        stable = knock.at - self._since >= KNOWN_S
+        zero = knock.target.zero
+        if knock.ended == "ok" or not (fair and stable) or zero is None:
+            return
+        if _life(zero) in around(cluster, knock.life):
+            self.fail(f"an ask {knock} ended in {knock.ended}, though links lead there")
+
+
+@register
+class EchoesAreDirect(Check):
+    """An echo measures a link, so it never goes over a third node (GSP-7)."""
+
+    section = "RELAY"
+
+    def relayed(self, life: SimShard, link: Any, message: Any) -> None:
+        """Look into the envelope."""
+        envelope = decode_message(message.body, Role.PEER)
+        if any(item[0] == "gossip.echo" for item in split(envelope.body)):
+            self.fail(f"{life.life} was handed an echo that is relayed")
 
 
 @register
