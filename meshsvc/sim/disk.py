@@ -296,8 +296,12 @@ class SimFile:
         self._inode.truncate(size)
 
     def sync(self) -> None:
-        """Make it durable."""
-        self._disk.step()
+        """Make it durable; one that fails leaves it as it seems, and taken for written."""
+        try:
+            self._disk.step()
+        except OSError:
+            self._inode.forget()
+            raise
         self._inode.sync()
 
     def close(self) -> None:

@@ -44,6 +44,13 @@ class Inode:
                 _put(self._durable, offset, data)
         self._pending.clear()
 
+    def forget(self) -> None:
+        """A sync failed: as on Linux, what was to be written is read, and never written.
+
+        Sizes are in the file system's own journal, which is not given up so easily.
+        """
+        self._pending = [each for each in self._pending if each[1] is None]
+
     def crash(self, rng: Random, torn: float) -> None:
         """Of what was not synced: all, nothing, or with probability ``torn`` some sectors."""
         for offset, data in self._pending:

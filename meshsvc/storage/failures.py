@@ -51,3 +51,7 @@ class TooLarge(LocalError):
 
 class QueueFull(LocalError):
     """More waits for the disk than may wait: the caller goes on faster than the disk."""
+
+
+class SnapshotGone(LocalError):
+    """A chunk of a snapshot that was ended before, or that another of its group replaced."""

@@ -91,7 +91,7 @@ class Journal:
         self._head: Segment
 
     def load(self, found: Recovery) -> None:
-        """Take over what recovery found, and make the newest segment ready to be written.
+        """Take over what recovery found, once it is durable, and go on behind it.
 
         Raises:
             Damaged: entries are missing.
@@ -106,6 +106,8 @@ class Journal:
         if found.torn:
             self.warnings.append(f"{path} ended in a torn batch at byte {found.end}: {found.torn}")
             self._head.cut()
+        self._head.settle(found.last)
+        self._fs.sync_dir(self.folder)
         for number in found.numbers:
             if number < found.floor:
                 self._remove(number)

@@ -10,7 +10,8 @@ first, for all groups of a shard. Errors they end with:
 - ``JournalClosed``: the service stopped first.
 
 A full disk is none of them: appends wait (and the alarm is on) until there is room again.
-Only a snapshot that is being written ends with ``NoSpace``.
+Only a snapshot that is being written ends with ``NoSpace``, or with ``SnapshotGone`` when
+another of its group was begun.
 """
 
 from __future__ import annotations

@@ -28,12 +28,14 @@ class Recovery:
     """What a journal's files say.
 
     ``numbers`` are the segments that are there; ``newest`` is the header of the last of them,
-    None for a journal without any, and ``end`` where its batches end. ``torn`` says that
-    something stands behind that end. ``bytes`` counts what the batches take in all segments.
+    None for a journal without any; its last batch (or its header) stands from ``last`` to
+    ``end``. ``torn`` says that something stands behind that end. ``bytes`` counts what the
+    batches take in each segment.
     """
 
     numbers: list[int] = field(default_factory=list)
     newest: SegmentHeader | None = None
+    last: int = 0
     end: int = 0
     place: Place = field(default_factory=first_place)
     torn: str = ""
@@ -86,7 +88,7 @@ def _read_segment(
     data = fs.read(path) or b""
     header = SegmentHeader.decode(path, data)
     _check_header(path, header, number, replica, found)
-    found.newest, found.place, found.rolled_to = header, header.place, 0
+    found.newest, found.place, found.rolled_to, found.last = header, header.place, 0, 0
     for item in scan(data, HEADER_BYTES, header.place, header.salt):
         if isinstance(item, Stop):
             _stopped(path, item, found)
@@ -132,7 +134,7 @@ def _apply(path: str, number: int, batch: Batch, found: Recovery) -> None:
         raise Damaged(path, batch.offset, f"{error}: was it written by a newer version?") from None
     if not found.rolled_to:  # a roll ends its segment: the chain goes on before it, in the next
         found.place = batch.after
-    found.end = batch.end
+    found.last, found.end = batch.offset, batch.end
 
 
 def _note(record: records.Record, place: int, found: Recovery) -> None:

@@ -150,10 +150,19 @@ class Segment:
         self.place = after
 
     def cut(self) -> None:
-        """Cut off what stands behind the end, durably, before anything is written there."""
+        """Cut off what stands behind the end; ``settle`` makes that durable."""
         self._file.truncate(self.end)
-        self._file.sync()
         self._zeroed = self.end
+
+    def settle(self, last: int) -> None:
+        """Make durable what was read back: the last batch, which begins at ``last``, and the end.
+
+        A process that was killed, or whose fsync failed, may have left a batch that reads well
+        and is only in memory. After a failed fsync the kernel may even take it for written, so
+        that another fsync would do nothing: hence it is written once more.
+        """
+        self._file.write_at(last, self._file.read_at(last, self.end - last))
+        self._file.sync()
 
     def close(self) -> None:
         """Let go of the file."""

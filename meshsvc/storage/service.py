@@ -263,6 +263,8 @@ class JournalService(Service):
     def _not_committed(self, failure: Failure, tickets: list[Ticket]) -> None:
         self._queue.put_back(tickets)
         if failure.check(NoSpace):
+            # What was taken from a full disk's queue was compaction: it waits for a probe too.
+            self._queue.stuck = self._queue.full
             self._space_is_short()
         else:
             self._broken(failure)
@@ -294,7 +296,7 @@ class JournalService(Service):
     def _tidied(self, more: bool) -> None:
         self._untidy = more
         if self.alarm:
-            self._ask_for_room()
+            self._ask_for_room()  # a segment may have gone
         self._idle()
 
     def _not_tidied(self, failure: Failure) -> None:
@@ -321,12 +323,17 @@ class JournalService(Service):
             self._probe = self._reactor.callLater(PROBE_S, self._ask_for_room)
 
     def _ask_for_room(self) -> None:
-        if self._refusal() is None and len(self._work) < MAX_WORK:
-            self.in_writer(lambda store: store.journal.probe()).addCallbacks(
-                self._probed, lambda _: None
-            )
+        if self._refusal() is not None:
+            return
+        if len(self._work) >= MAX_WORK:
+            self._space_is_short()  # asked again a little later
+            return
+        asked = self.in_writer(lambda store: store.journal.probe())
+        asked.addCallbacks(self._probed, lambda _: None)  # what failed is known by then
 
     def _probed(self, room: bool) -> None:
+        self._queue.stuck = False
+        self._untidy = self.store.journal.untidy
         if not room:
             self._space_is_short()
         elif self.alarm:

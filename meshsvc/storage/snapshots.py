@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from struct import Struct
 from zlib import crc32
 
-from meshsvc.storage.failures import Damaged, NoSpace, TooLarge
+from meshsvc.storage.failures import Damaged, NoSpace, SnapshotGone, TooLarge
 from meshsvc.storage.files import TEMPORARY, File, FileSystem
 from meshsvc.storage.records import SnapshotMeta
 from meshsvc.storage.segments import FULL
@@ -70,6 +70,7 @@ class SnapshotWriter:
 
         Raises:
             TooLarge: it is over ``MAX_CHUNK``.
+            SnapshotGone: it was abandoned, or another of the group took its place.
             NoSpace: the disk is full; the snapshot is abandoned.
             OSError: the disk fails.
         """
@@ -89,12 +90,12 @@ class SnapshotWriter:
         """
         trailer = _TRAILER.pack(_END, self._check, self._chunks, self._bytes)
         self._write(trailer + crc32(trailer).to_bytes(_CRC_BYTES, "big"))
-        assert self._file is not None
+        file = self._open()
         with _Room(self):
-            self._file.sync()
+            file.sync()
             self._fs.rename(self._path + TEMPORARY, self._path)
         self._fs.sync_dir(self._folder)
-        self._file.close()
+        file.close()
         self._file = None
 
     def abandon(self) -> None:
@@ -105,14 +106,22 @@ class SnapshotWriter:
             self._fs.remove(self._path + TEMPORARY)
 
     def _write(self, data: bytes) -> None:
-        assert self._file is not None, "it was finished or abandoned"
+        file = self._open()
         with _Room(self):
-            self._file.write_at(self._end, data)
+            file.write_at(self._end, data)
             self._end += len(data)
             self._unsynced += len(data)
             if self._unsynced >= SYNC_BYTES:
-                self._file.sync()
+                file.sync()
                 self._unsynced = 0
+
+    def _open(self) -> File:
+        if self._file is None:
+            raise SnapshotGone(
+                f"the snapshot at {self.meta.index} is no longer written: it was ended, or"
+                " another of its group was begun"
+            )
+        return self._file
 
 
 class _Room:
@@ -294,9 +303,13 @@ class SnapshotStore:
             self._fs.remove(path)
 
     def sweep(self) -> None:
-        """Remove what a crash left half written."""
+        """Remove what a crash left half written, and make durable which snapshots there are.
+
+        A process that was killed may have left a snapshot whose name is only in memory.
+        """
         for group in self.groups():
             folder = group_dir(self._folder, group)
+            self._fs.sync_dir(folder)
             for name in self._fs.list_dir(folder):
                 if name.endswith(TEMPORARY):
                     self._fs.remove(os.path.join(folder, name))

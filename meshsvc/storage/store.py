@@ -19,7 +19,7 @@ from meshsvc.storage.groups import GroupState
 from meshsvc.storage.journal import Journal, JournalSettings
 from meshsvc.storage.opening import open_journal
 from meshsvc.storage.owner import journal_dir, snapshots_dir
-from meshsvc.storage.records import Change, Compact, Recovered, Reset, SnapshotMeta
+from meshsvc.storage.records import Append, Change, Recovered, Reset, SnapshotMeta
 from meshsvc.storage.snapshots import SnapshotReader, SnapshotStore, SnapshotWriter
 
 
@@ -30,6 +30,7 @@ class Store:
         self.journal = journal
         self._snapshots = snapshots
         self._newest: dict[int, SnapshotMeta] = {}
+        self._writing: dict[int, SnapshotWriter] = {}
 
     def load(self) -> None:
         """Find the newest snapshot of each group and let the logs agree with them.
@@ -66,14 +67,18 @@ class Store:
         return [next(done) if no is None else no for no in refused]
 
     def begin_snapshot(self, group: int, meta: SnapshotMeta) -> SnapshotWriter:
-        """Begin to write a snapshot.
+        """Begin to write a snapshot; one of the group that is being written is abandoned.
 
         Raises:
             NoSpace: the disk is full.
             JournalFailed: the disk failed.
         """
         with self.journal.guard():
-            return self._snapshots.begin(group, meta)
+            before = self._writing.pop(group, None)
+            if before is not None:
+                before.abandon()
+            writer = self._writing[group] = self._snapshots.begin(group, meta)
+            return writer
 
     def add_chunk(self, writer: SnapshotWriter, data: bytes) -> None:
         """Write one chunk; raises as ``begin_snapshot``."""
@@ -84,6 +89,7 @@ class Store:
         """Make a snapshot durable and remove older ones; raises as ``begin_snapshot``."""
         with self.journal.guard():
             writer.finish()
+            del self._writing[group]
             newest = self._newest.get(group)
             if newest is None or newest.index <= writer.meta.index:
                 self._newest[group] = writer.meta
@@ -118,16 +124,29 @@ class Store:
         self.journal.commit([Reset(group, newest.index, newest.term)])
 
     def _refusal(self, change: Change) -> Exception | None:
-        if not isinstance(change, Compact | Reset):
-            return None
         newest = self._newest.get(change.group)
-        if newest is not None and change.index <= newest.index:
+        have = newest.index if newest is not None else 0
+        if isinstance(change, Append):
+            cut = _replaced_from(change)
+            if cut is None or cut > have:
+                return None
+            return NotContiguous(
+                f"group {change.group}: entries from {cut} on were to be replaced, but the"
+                f" snapshot at {have} contains them, so they are committed: this is a fault of"
+                " the caller"
+            )
+        if change.index <= have:
             return None
-        have = "there is none" if newest is None else f"the newest is at {newest.index}"
         return NotContiguous(
             f"group {change.group} cannot forget entries up to {change.index}: they must be in a"
-            f" durable snapshot, and {have}"
+            f" durable snapshot, and {f'the newest is at {have}' if have else 'there is none'}"
         )
+
+
+def _replaced_from(change: Append) -> int | None:
+    if change.truncate_from is not None:
+        return change.truncate_from
+    return change.entries[0].index if change.entries else None
 
 
 def check_begins(

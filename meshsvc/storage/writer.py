@@ -48,6 +48,8 @@ class CommitQueue(Generic[T]):
         self.bytes = 0
         self.full = False
         """Whether the disk is: then only compaction is taken."""
+        self.stuck = False
+        """Whether there is no room even for that: then nothing is taken."""
         self._limits = limits
         self._waiting: deque[Waiting[T]] = deque()
 
@@ -76,6 +78,8 @@ class CommitQueue(Generic[T]):
 
     def take(self) -> list[Waiting[T]]:
         """What the next fsync is for; empty when nothing can be taken now."""
+        if self.stuck:
+            return []
         if self.full:
             return self._take_compactions()
         taken: list[Waiting[T]] = []

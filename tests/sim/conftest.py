@@ -10,6 +10,7 @@ for folder in (
     HERE.parent / "link",
     HERE.parent / "mesh",
     HERE.parent / "kv",
+    HERE.parent / "storage",
 ):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))

@@ -33,6 +33,8 @@ class Model:
             if cut is not None:
                 entries = tuple(e for e in entries if e.index < cut)
             entries += change.entries
+        elif isinstance(change, Compact) and change.index <= compacted[0]:
+            return
         elif isinstance(change, Compact):
             [term] = [e.term for e in entries if e.index == change.index]
             compacted = (change.index, term)

@@ -17,6 +17,7 @@ from meshsvc.storage.failures import (
     NoSpace,
     NotContiguous,
     QueueFull,
+    SnapshotGone,
     TooLarge,
 )
 from meshsvc.storage.journal import JournalSettings
@@ -200,6 +201,38 @@ def test_compaction_passes_what_waits_for_room_and_makes_it():
 
 
 @pytest.mark.contract("LOG-3")
+def test_compaction_without_any_room_waits_for_the_probe():
+    """With the reserve used up a compaction waits as well, and is tried once a probe."""
+    rig, last, first = filled_disk()
+    log = rig.service.group(1)
+    rig.disk.faults.room = 600
+    rig.done(log.save_snapshot(SnapshotMeta(last, 1), [b"state"]))
+    rig.disk.faults.room = 0
+    journal = rig.service.store.journal
+    journal.reserve.release()
+    rig.disk.faults.room = 0
+    journal._head.secure = no_room
+    compacted = log.compact(last)
+    for _ in range(3):
+        done = rig.writer.done
+        rig.clock.advance(PROBE_S)
+        rig.writer.run()
+        assert rig.writer.done - done <= 4
+    assert waits(compacted)
+    assert waits(first)
+    del journal._head.secure
+    rig.disk.faults.room = None
+    rig.clock.advance(PROBE_S)
+    rig.writer.run()
+    assert compacted.called
+    assert first.called
+
+
+def no_room(length, step):
+    raise NoSpace("no room at all")
+
+
+@pytest.mark.contract("LOG-3")
 def test_a_snapshot_without_room_fails_alone_and_leaves_nothing():
     """NoSpace for a snapshot: it is told, its file is gone, and the journal goes on."""
     rig = Rig().opened()
@@ -284,6 +317,24 @@ def test_a_received_snapshot_replaces_the_log():
     abandoned = rig.done(log.begin_snapshot(SnapshotMeta(60, 4)))
     rig.done(abandoned.abandon())
     assert not [path for path in rig.disk.files() if path.endswith(".new")]
+
+
+def test_a_newer_snapshot_takes_the_place_of_one_being_written():
+    """A transfer that begins again: the earlier one is told at its next chunk, nothing is left."""
+    rig = Rig().opened()
+    log = rig.service.group(1)
+    first = rig.done(log.begin_snapshot(SnapshotMeta(5, 1)))
+    rig.done(first.add(b"half"))
+    second = rig.done(log.begin_snapshot(SnapshotMeta(5, 1)))
+    rig.done(second.add(b"all"))
+    for late in (first.add(b"other half"), first.finish()):
+        with pytest.raises(SnapshotGone, match="another of its group was begun"):
+            rig.done(late)
+    rig.done(first.abandon())
+    rig.done(second.finish())
+    source = rig.done(log.open_snapshot())
+    assert rig.done(source.chunk(0)) == b"all"
+    assert rig.ended == []
 
 
 def test_a_stop_finishes_what_waits():

@@ -84,6 +84,17 @@ def test_a_log_is_only_compacted_into_a_durable_snapshot():
     assert store.journal.group(1).compacted == (3, 1)
 
 
+@pytest.mark.contract("LOG-4")
+def test_what_a_snapshot_contains_is_not_replaced():
+    """Entries in a durable snapshot are committed: an append that replaces them is refused."""
+    store = opened(stored())
+    for change in (Append(1, None, entries(4, 1, 9)), Append(1, None, (), truncate_from=4)):
+        [error] = store.commit([change])
+        assert isinstance(error, NotContiguous)
+        assert "the snapshot at 4 contains them" in str(error)
+    assert store.commit([Append(1, None, entries(5, 1, 9))]) == [None]
+
+
 @pytest.mark.contract("LOG-2")
 def test_a_flip_of_any_byte_of_a_snapshot_is_found():
     """With any byte changed the snapshot is refused by name, and never given as it is."""

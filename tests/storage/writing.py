@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
 from meshsvc.counters import Counters
-from meshsvc.sim.disk import SimDisk
+from meshsvc.sim.disk import PowerCut, SimDisk
 from meshsvc.storage.records import Entry, HardState
 from meshsvc.storage.service import JournalService
 from meshsvc.storage.store import open_store
@@ -40,6 +40,8 @@ class Writer:
         self.done += 1
         try:
             result = call(*args)
+        except PowerCut:
+            raise
         except Exception:
             done.errback(Failure())
         else:

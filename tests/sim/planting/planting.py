@@ -117,6 +117,7 @@ MACHINES = {
     "kv": ("kv_rules", "KvRules"),
     "watches": ("kv_rules", "WatchRules"),
     "leases": ("kv_rules", "LeaseRules"),
+    "journal": ("test_rules_journal", "JournalRules"),
 }
 """The rule machines by the names that bugs know them by."""
 
