@@ -36,7 +36,18 @@ REGRESSIONS = [
 
 
 @pytest.mark.slow
-@pytest.mark.contract("SIM-1", "MESH-5", "MESH-8", "MESH-12", "GSP-8", "GSP-11", "VERB-2", "LINK-6")
+@pytest.mark.contract(
+    "SIM-1",
+    "MESH-4",
+    "MESH-5",
+    "MESH-6",
+    "MESH-8",
+    "MESH-12",
+    "GSP-8",
+    "GSP-11",
+    "VERB-2",
+    "LINK-6",
+)
 @pytest.mark.parametrize("name", names())
 def test_a_scenario_holds(name, logged_errors):
     """No invariant is violated, and the cluster converges in the time it states."""
