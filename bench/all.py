@@ -6,7 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-PROGRAMS = ("messaging.py", "failure.py", "start.py", "isolation.py", "sim.py", "journal.py")
+PROGRAMS = (
+    "messaging.py",
+    "failure.py",
+    "start.py",
+    "isolation.py",
+    "http2.py",
+    "sim.py",
+    "journal.py",
+)
 
 here = Path(__file__).resolve().parent
 codes = [

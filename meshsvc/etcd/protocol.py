@@ -10,10 +10,16 @@ from __future__ import annotations
 from functools import partial
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IProtocolNegotiationFactory,
+    IReactorTime,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from meshsvc.counters import Counters
 from meshsvc.etcd.calls import SWEEP_S, Calls
@@ -204,6 +210,7 @@ class EtcdProtocol(Protocol):
             self.transport.abortConnection()  # type: ignore[attr-defined]
 
 
+@implementer(IProtocolNegotiationFactory)
 class EtcdFactory(Factory):
     """Serves etcd's v3 API on every connection it is given.
 
@@ -235,6 +242,10 @@ class EtcdFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> EtcdProtocol:
         """Twisted: a connection."""
         return EtcdProtocol(self)
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Twisted, under TLS: what may be negotiated (gRPC clients insist on ``h2``)."""
+        return [b"h2", b"http/1.1"]
 
     @property
     def connections(self) -> int:

@@ -165,7 +165,9 @@ class Requests:
         return "/etcdserverpb.KV/Compact", request, pb.CompactionResponse
 
     def _grant(self):
-        request = pb.LeaseGrantRequest(TTL=self.rng.choice([3000, 9000]), ID=self._lease())
+        request = pb.LeaseGrantRequest(
+            TTL=self.rng.choice([3000, 9000, 9_000_000_001]), ID=self._lease()
+        )
         return "/etcdserverpb.Lease/LeaseGrant", request, pb.LeaseGrantResponse
 
     def _revoke(self):

@@ -47,6 +47,7 @@ def test_put_get_and_del(ctl: Etcdctl) -> None:
     assert ctl("get", "--prefix", "a/") == ""
 
 
+@pytest.mark.contract("KV-8")
 def test_values_of_a_mebibyte(ctl: Etcdctl) -> None:
     """A large value passes whole; one over the limit is refused with etcd's text."""
     value = "x" * 1_000_000

@@ -70,12 +70,17 @@ def test_etcd3gw_watches(ours: Ours) -> None:
     assert event["kv"]["value"] == b"x"
 
 
+@pytest.mark.contract("KV-8")
 def test_etcd3gw_errors(ours: Ours) -> None:
     """A refusal reaches the caller with etcd's text."""
     client = etcd3gw.client("127.0.0.1", ours.port)
     with pytest.raises(Etcd3Exception) as caught:
         client.put("", "x")
     assert "key is not provided" in caught.value.detail_text
+    for size, text in ((1_600_000, "request is too large"), (2_200_000, "larger than max")):
+        with pytest.raises(Etcd3Exception) as caught:
+            client.put("g", "x" * size)
+        assert text in caught.value.detail_text
 
 
 def test_aetcd(ours: Ours) -> None:

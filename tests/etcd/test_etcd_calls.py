@@ -397,11 +397,23 @@ def test_an_operation_that_is_none_is_refused() -> None:
     for compare in (pb.Compare(key=b"k", target=9), pb.Compare(key=b"k", result=9)):
         sid = peer.call("/etcdserverpb.KV/Txn", pb.TxnRequest(compare=[compare]))
         assert peer.status(sid) == (3, "etcdserver: unknown compare target or result")
+
+
+def test_transactions_are_bounded_before_they_are_read() -> None:
+    """Too many beside each other, too deep, too many in all: refused, and at once."""
     deep = pb.TxnRequest()
     for _ in range(40):
-        deep = pb.TxnRequest(success=[pb.RequestOp(request_txn=deep)])
-    sid = peer.call("/etcdserverpb.KV/Txn", deep)
-    assert peer.status(sid) == (3, "etcdserver: too many operations in txn request")
+        deep = pb.TxnRequest(success=[pb.RequestOp(request_txn=deep), _delete(), _delete()])
+        deep.success.extend([_delete()])
+    many = pb.TxnRequest(compare=[pb.Compare(key=b"k")] * 129)
+    wide = pb.TxnRequest(success=[_delete()] * 30)
+    for _ in range(2):
+        wide = pb.TxnRequest(success=[pb.RequestOp(request_txn=wide)] * 30)
+    for request in (deep, many, wide):
+        peer = GrpcPeer()
+        sid = peer.call("/etcdserverpb.KV/Txn", request)
+        assert peer.status(sid) == (3, "etcdserver: too many operations in txn request")
+        assert not peer.store.asked
 
 
 def test_message_sizes_are_read_right() -> None:
