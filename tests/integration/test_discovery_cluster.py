@@ -17,6 +17,7 @@ name = "{name}"
 cluster = "found"
 data_dir = "{folder}/data"
 cpu_allocation = 1
+applications = []
 pin_cores = false
 [listen]
 peer = "{peer}"
