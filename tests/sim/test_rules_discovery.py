@@ -127,12 +127,19 @@ class DiscoveryRules(RuleBasedStateMachine):
                 self.due = min(self.due, self.now + 30.0)
         self._expect([])
 
+    @precondition(lambda self: self.due is not None and not self.initial)
+    @rule()
+    def node_down_while_it_waits(self):
+        """The five minutes that are armed are what this must shorten."""
+        self.node_down()
+
     @rule()
     def peer_met(self):
         self.real.peer_met(self.now)
         self.initial = self.initial and not self.on
         self._expect([])
 
+    @precondition(lambda self: self.runs > 2)
     @rule()
     def stop(self):
         self.real.stop()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from meshsvc.sim.lives import SimShard
     from meshsvc.sim.processes import SimNode
 
-SECTIONS = ("mesh", "gossip", "relay", "verb", "shard", "tables")
+SECTIONS = ("mesh", "gossip", "discovery", "relay", "verb", "shard", "tables")
 """The modules of this package that register checks."""
 
 

@@ -118,6 +118,7 @@ MACHINES = {
     "watches": ("kv_rules", "WatchRules"),
     "leases": ("kv_rules", "LeaseRules"),
     "journal": ("test_rules_journal", "JournalRules"),
+    "discovery": ("test_rules_discovery", "DiscoveryRules"),
 }
 """The rule machines by the names that bugs know them by."""
 
