@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from zope.interface.verify import verifyObject
 
 from meshsvc.discovery.addresses import read_answer
 from meshsvc.discovery.backends.options import KINDS, DnsOptions, read_options
 from meshsvc.discovery.backends.service import FileBackend, own_backend, read_bounded
+from meshsvc.discovery.backends.texts import split_lines, split_list
 from meshsvc.interfaces import IDiscoveryBackend
 from meshsvc.model import Address
 
@@ -164,3 +167,22 @@ def test_right_options_are_read():
     """A server without a port has that of DNS."""
     got = read_options("dns", {"names": ["a.example", "a.example"], "servers": ["10.0.0.1"]})
     assert got == DnsOptions(names=("a.example",), servers=(Address("10.0.0.1", 53),))
+
+
+RUBBISH = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda each: st.lists(each) | st.tuples(each) | st.dictionaries(st.text(), each),
+    max_leaves=20,
+)
+
+
+@pytest.mark.contract("DISC-3", "SIM-4")
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
+@given(answer=RUBBISH, text=st.text(), data=st.binary())
+def test_whatever_is_read_is_an_answer(answer, text, data):
+    """No value a backend may answer, and nothing a file may hold, raises."""
+    words = (*split_lines(text), *split_list(text), *split_lines(data.decode("utf-8", "replace")))
+    for each in (answer, words, [*words, "10.0.0.1:7700"]):
+        read = read_answer(each)
+        assert len(read.notes) <= 16
+        assert all(0 < address.port <= 65535 for address in read.addresses)
