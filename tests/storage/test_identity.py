@@ -115,6 +115,7 @@ def test_crash_at_every_step_leaves_a_usable_directory(step):
     assert identity.generation > int(NOW)
 
 
+@pytest.mark.contract("LOG-5")
 @pytest.mark.parametrize(
     ("kwargs", "word"), [({"cluster": "other"}, "cluster 'c'"), ({"name": "n2"}, "node 'n1'")]
 )
