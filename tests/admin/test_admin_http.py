@@ -58,6 +58,14 @@ class FakeView:
         self.calls.append((target, verb, payload, timeout_s))
         return self.answer
 
+    def query(self, *asked):
+        self.calls.append(asked)
+        return self.answer
+
+    def send_event(self, *sent):
+        self.calls.append(sent)
+        return self.answer
+
     def form_mesh(self, epoch):
         if epoch.term < 3:
             error = errors.EpochConflict if epoch.term == 1 else EpochUsed
@@ -417,3 +425,51 @@ async def test_closing_the_site_ends_streams_and_connections(view):
     sock.close()
     assert not served.site.feed.streams
     assert not view.listeners
+
+
+# --- events and queries ----------------------------------------------------------------------
+
+
+@pytest.mark.contract("GSP-12")
+@pytest_twisted.ensureDeferred
+async def test_a_query_reaches_the_view(served, view):
+    """Name, payload, time-out, nodes and tags arrive; the answers come back."""
+    view.answer = defer.succeed({"answers": [{"node": "n1", "reply": "pong"}], "missing": []})
+    asked = {"name": "ping", "timeout_s": 2, "nodes": ["n1"], "tags": {"zone": "eu"}}
+    status, body = await served.post("/v1/query", asked)
+    assert (status, body["answers"]) == (200, [{"node": "n1", "reply": "pong"}])
+    assert view.calls == [("ping", None, 2.0, ["n1"], {"zone": "eu"})]
+
+
+@pytest.mark.contract("GSP-12")
+@pytest_twisted.ensureDeferred
+async def test_an_event_reaches_the_view(served, view):
+    """Name, payload and whether it coalesces arrive; what is over a limit is a 400."""
+    sent = {"name": "deploy", "payload": {"v": 1}, "coalesce": True}
+    assert await served.post("/v1/events", sent) == (200, {"sent": True, "name": "deploy"})
+    assert view.calls == [("deploy", {"v": 1}, True)]
+    view.answer = defer.fail(errors.TooLarge("9003 bytes, 8192 are allowed"))
+    status, body = await served.post("/v1/events", sent)
+    assert (status, body["error"]["kind"]) == (400, "TooLarge")
+
+
+@pytest.mark.contract("GSP-12")
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/query", {}),
+        ("/v1/query", {"name": 1}),
+        ("/v1/query", {"name": "x", "nodes": "n1"}),
+        ("/v1/query", {"name": "x", "nodes": [1]}),
+        ("/v1/query", {"name": "x", "tags": []}),
+        ("/v1/query", {"name": "x", "timeout_s": 0}),
+        ("/v1/events", {}),
+        ("/v1/events", {"name": "x", "coalesce": 1}),
+    ],
+)
+@pytest_twisted.ensureDeferred
+async def test_a_wrong_question_or_event_is_a_400(served, view, path, body):
+    """Nothing is asked or sent for a body that is not right."""
+    status, answer = await served.post(path, body)
+    assert (status, answer["error"]["kind"]) == (400, "BadRequest")
+    assert not view.calls

@@ -31,7 +31,8 @@ class Shard:
         return self.net.carry(self, self.net.shards.get((self.node, shard)), body)
 
     def link(self, node, link_class):
-        return _Link(self, node, link_class) if self.post.reachable(node, link_class) else None
+        linked = (node, link_class) in self.post._reachable  # not what is reached over others
+        return _Link(self, node, link_class) if linked else None
 
     def drops(self, **labels):
         return self.counters.total("frame_drops_total", **labels)
