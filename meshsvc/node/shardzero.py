@@ -59,7 +59,7 @@ class ShardZero:
         self._subscribe()
         shard.upper += [self.gossip, self.relay, self.discovery, self.mesh]
         # The controller first: it must not mint an epoch because its own node leaves.
-        shard.leaving += [self.mesh.stopService, self.gossip.stopService]
+        shard.leaving += [self.mesh.stopService, self.relay.leave, self.gossip.stopService]
 
     def _build_gossip(self) -> GossipService:
         shard, config = self._shard, self._shard.config

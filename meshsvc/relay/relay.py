@@ -80,6 +80,7 @@ class Relay:
         self._counters = counters
         self._seconds = seconds
         self._trails: dict[tuple[NodeId, NodeId], set[NodeId]] = {}
+        self._ended: dict[tuple[NodeId, int, int], int] = {}
 
     # --- out -----------------------------------------------------------------------------
 
@@ -174,7 +175,7 @@ class Relay:
 
     def shard_gone(self, node: NodeId, shard: int, incarnation: int) -> None:
         """A neighbour said that a shard of it ended: those who asked it over us are told."""
-        self._pass_on(node, node, RelayLost(node, False, shard, incarnation))
+        self._shard_gone(RelayLost(node, False, shard, incarnation))
 
     def received_lost(self, peer: NodeId, message: RelayLost) -> None:
         """A neighbour lost what went over it."""
@@ -182,14 +183,34 @@ class Relay:
         if message.whole:
             self._lost(target, peer)
         else:
-            self._pass_on(target, peer, message)
+            self._shard_gone(message)
 
     def _lost(self, target: NodeId, hop: NodeId) -> None:
-        self._pass_on(target, hop, RelayLost(target, True, 0, 0))
-        self._trails.pop((target, hop), None)
+        # The trail goes with the notice, so that one which comes back finds none.
+        befores = self._trails.pop((target, hop), set())
+        self._pass_on(target, befores, RelayLost(target, True, 0, 0))
 
-    def _pass_on(self, target: NodeId, hop: NodeId, message: RelayLost) -> None:
-        for before in sorted(self._trails.get((target, hop), ())):
+    def _shard_gone(self, message: RelayLost) -> None:
+        """Tell all who sent to a node, whichever way, that a shard of it ended; each once.
+
+        Ways change, and trails stay: without a memory a notice could follow them in a ring.
+        """
+        target = NodeId(message.node_id)
+        shard = (target, self._routes.life(target), message.shard)
+        if self._ended.get(shard, 0) >= message.incarnation:
+            return
+        self._ended.pop(shard, None)
+        self._ended[shard] = message.incarnation
+        if len(self._ended) > MAX_TRAILS:
+            del self._ended[next(iter(self._ended))]
+        befores: set[NodeId] = set()
+        for (node, _), senders in self._trails.items():
+            if node == target:
+                befores |= senders
+        self._pass_on(target, befores, message)
+
+    def _pass_on(self, target: NodeId, befores: set[NodeId], message: RelayLost) -> None:
+        for before in sorted(befores):
             if before != self._me:
                 self._hand(before, message)
             elif message.whole:

@@ -126,6 +126,7 @@ class RelayService(Service):
         self._turns: dict[NodeId, int] = {}
         self._owed: set[ShardId] = set()
         self._timer: IDelayedCall | None = None
+        self._leaving = False
         links.add_observer(_LinkEar(self))
         gossip.observe_view(lambda _: self._look(SOON_S * (1 + len(self.routes.nodes) / 100)))
         self._bus.add_observer(_BusEar(self))
@@ -139,6 +140,10 @@ class RelayService(Service):
         for link in self._links.links():
             self.link_changed(link)
         self._update()
+
+    def leave(self) -> None:
+        """This node says goodbye: it claims nothing any more."""
+        self._leaving = True
 
     def stopService(self) -> None:
         """Use no detours any more."""
@@ -242,7 +247,7 @@ class RelayService(Service):
                 self.tell_sibling(shard)
         self._counters.gauge("relay_detours", len(tokens))
         claimed = self.routes.claim(now)
-        if claimed is not None:
+        if claimed is not None and not self._leaving:
             self._gossip.set_values({KEY: claimed[0]})
         due = self.routes.deadline()
         if due is not None:

@@ -35,13 +35,14 @@ def everybody_heard(net, told):
     density=st.sampled_from([0.0, 0.05, 0.2, 0.6, 0.95]),
 )
 def test_everybody_is_told_once_at_once(count, seed, density):
-    """With claims out, a broadcast of each node reaches each node once, without repair."""
+    """With claims out, a broadcast reaches each node once, without repair; then silence."""
     net = RelayNet(count, connected(count, Random(seed), density))
     net.learn()
-    for number in range(count):
-        cast(net, number)
+    criers = net.nodes[:3]
+    for node in criers:
+        cast(net, node.number)
     net.run()
-    assert everybody_heard(net, [(node.id, 1) for node in net.nodes])
+    assert everybody_heard(net, [(node.id, 1) for node in criers])
     net.pass_time(QUIET_S)
     assert net.pass_time(60) == 0
 

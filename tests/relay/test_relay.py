@@ -191,3 +191,20 @@ def test_the_end_of_a_shard_is_told_along_the_way():
     net.nodes[1].relay.received_lost(node_id(0), RelayLost(node_id(3), True, 0, 0))
     net.run()
     assert not net.nodes[0].lost_to
+
+
+def test_a_notice_that_follows_trails_in_a_ring_ends():
+    """Trails of ways that changed may lead round: each node passes a notice on once."""
+    net = RelayNet(4, mesh(4))
+    net.learn()
+    for here, hop, before in ((0, 1, 2), (2, 0, 1), (1, 2, 0)):
+        net.nodes[here].relay._remember(node_id(3), node_id(hop), node_id(before))
+    net.nodes[0].relay._remember(node_id(3), node_id(1), node_id(0))
+    for message in (RelayLost(node_id(3), False, 1, 7), RelayLost(node_id(3), True, 0, 0)):
+        net.nodes[0].relay.received_lost(node_id(1), message)
+        net.run()
+    assert net.nodes[0].shards_lost == [(node_id(3), 1, 7)]
+    assert net.nodes[0].lost_to == [node_id(3)]
+    net.nodes[0].relay._remember(node_id(3), node_id(1), node_id(0))
+    net.nodes[0].relay.shard_gone(node_id(3), 1, 8)
+    assert net.nodes[0].shards_lost[1:] == [(node_id(3), 1, 8)]
