@@ -6,12 +6,17 @@ few fields of its own before them, as protobuf lets a message be written in piec
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from meshsvc.etcd.proto import kv_pb2 as pb
 from meshsvc.etcd.rpc import Outlet, Procedure, Streaming
 from meshsvc.etcd.rpcs_kv import fill_header, key_value
 from meshsvc.etcd.status import Code
 from meshsvc.kv import api
 from meshsvc.kv.backend import KvBackend
+
+ONE_BYTE = 128
+"""Numbers below take one byte in protobuf."""
 
 
 class WatchCall:
@@ -85,6 +90,19 @@ def watch_create(m: pb.WatchCreateRequest) -> api.WatchCreate:
 
 def watch_response(response: api.WatchResponse) -> bytes:
     """A response, encoded."""
+    batch = response.batch
+    if batch is None or not batch.events:
+        return _fields(response)
+    if batch.encoded is None:
+        batch.encoded = b"".join(map(_event, batch.events))
+    special = response.created or response.canceled or response.fragment
+    if special or not 0 <= response.watch_id < ONE_BYTE:
+        return _fields(response) + batch.encoded
+    # What nearly all responses are: a header that other watchers get as well, the id, events.
+    return b"%b\x10%c%b" % (_header_field(response.header), response.watch_id, batch.encoded)
+
+
+def _fields(response: api.WatchResponse) -> bytes:
     m = pb.WatchResponse(
         watch_id=response.watch_id,
         created=response.created,
@@ -94,12 +112,15 @@ def watch_response(response: api.WatchResponse) -> bytes:
         fragment=response.fragment,
     )
     fill_header(m.header, response.header)
-    batch = response.batch
-    if batch is None or not batch.events:
-        return m.SerializeToString()
-    if batch.encoded is None:
-        batch.encoded = b"".join(map(_event, batch.events))
-    return m.SerializeToString() + batch.encoded
+    return m.SerializeToString()
+
+
+@lru_cache(maxsize=16)
+def _header_field(header: api.Header) -> bytes:
+    """A header as a field of a response; those served in one turn share it."""
+    m = pb.WatchResponse()
+    fill_header(m.header, header)
+    return m.SerializeToString()
 
 
 def _event(event: api.Event) -> bytes:

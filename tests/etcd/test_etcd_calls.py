@@ -11,6 +11,7 @@ from meshsvc.etcd import grpc
 from meshsvc.etcd.http2.headers import RequestHead
 from meshsvc.etcd.proto import kv_pb2 as pb
 from meshsvc.etcd.proto import lease_pb2, upkeep_pb2
+from meshsvc.etcd.rpcs_watch import watch_response
 from meshsvc.etcd.status import RpcFailed
 from meshsvc.kv import api, errors, upkeep
 
@@ -208,6 +209,26 @@ def test_a_watch_call() -> None:
     watch.sink.watch_closed("too slow")
     peer.exchange()
     assert peer.status(sid) == (14, "too slow")
+
+
+@given(
+    st.integers(-1, 300), st.booleans(), st.booleans(), st.booleans(), st.integers(0, 2), st.text()
+)
+@settings(max_examples=80, deadline=None)
+def test_watch_responses_say_what_they_were_given(
+    watch_id, created, canceled, fragment, events, reason
+) -> None:
+    """However a response is put together, it decodes to its fields."""
+    kv = api.KeyValue(b"a", 1, 2, 3, b"v", 0)
+    batch = api.EventBatch((api.Event(api.EventKind.PUT, kv),) * events, 9) if events else None
+    given = api.WatchResponse(watch_id, HEADER, batch, created, canceled, 7, reason, fragment)
+    if not canceled:
+        given = api.WatchResponse(watch_id, HEADER, batch, created, fragment=fragment)
+    for _ in range(2):
+        m = pb.WatchResponse.FromString(watch_response(given))
+        assert (m.watch_id, m.created, m.canceled) == (watch_id, created, canceled)
+        assert (m.header.raft_term, m.fragment, len(m.events)) == (4, fragment, events)
+        assert (m.compact_revision, m.cancel_reason) == ((7, reason) if canceled else (0, ""))
 
 
 def test_a_slow_watcher_pauses_the_store() -> None:

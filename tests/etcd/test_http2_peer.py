@@ -101,6 +101,23 @@ def test_streams_take_turns() -> None:
     assert any(isinstance(e, h2.events.DataReceived) and e.stream_id == small for e in first)
 
 
+def test_frames_are_no_larger_than_the_client_allows() -> None:
+    """Frames are 16 KiB until the client allows more, and 64 KiB at most."""
+    for allowed, largest in ((None, 16_384), (1_000_000, 65_536)):
+        peer = Peer()
+        settings_ = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 10_000_000}
+        if allowed:
+            settings_[h2.settings.SettingCodes.MAX_FRAME_SIZE] = allowed
+        peer.client.update_settings(settings_)
+        peer.client.increment_flow_control_window(10_000_000)
+        sid = peer.request(b"x")
+        peer.exchange()
+        peer.server.respond(sid, HEAD, bytes(1_000_000), TRAILERS)
+        peer.exchange()
+        sizes = [len(event.data) for event in peer.told(h2.events.DataReceived)]
+        assert (max(sizes), sum(sizes)) == (largest, 1_000_000)
+
+
 def test_a_source_is_told_to_pause_and_to_go_on() -> None:
     """A stream over its high-water mark asks for a pause, and says when there is room."""
     peer = Peer(stream_high_bytes=100_000)

@@ -23,6 +23,9 @@ from meshsvc.etcd.http2.table import StreamTable
 QUICK_RESET_S = 1.0
 """A stream reset sooner than this was hardly meant to be answered."""
 
+LARGEST_SENT = 64 * 1024
+"""A frame of ours, whatever the peer allows: streams take turns of one frame each."""
+
 
 class Receiver:
     """Reads what the peer sends; ``accepting`` turns false when no more streams are taken."""
@@ -233,7 +236,7 @@ class Receiver:
             if key == Setting.INITIAL_WINDOW_SIZE:
                 sender.set_initial_window(value)
             elif key == Setting.MAX_FRAME_SIZE:
-                sender.max_frame = value
+                sender.max_frame = min(value, LARGEST_SENT)
         self._table.upkeep.greeted = True
         self._answer(fr.pack(fr.SETTINGS, fr.ACK, 0))
 
