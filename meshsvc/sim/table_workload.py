@@ -48,6 +48,14 @@ class Win:
     lives: Lives
 
 
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """A write of a plain row that every joined member had: its version, and who held it."""
+
+    version: int
+    held_by: tuple[SimShard, ...]
+
+
 @dataclass(slots=True)
 class TableLedger:
     """What tables promised."""
@@ -55,6 +63,7 @@ class TableLedger:
     on_fault: list[Callable[[str], None]] = field(default_factory=list)
     outcomes: dict[str, int] = field(default_factory=dict)
     wins: dict[str, Win] = field(default_factory=dict)
+    acked: dict[str, Acked] = field(default_factory=dict)
     names: int = 0
     calm: bool = False
 
@@ -71,6 +80,18 @@ class TableLedger:
 def replica_of(life: SimShard, name: str) -> Replica | None:
     """The copy of a table in one shard that runs."""
     return None if life.shard is None else life.shard.tables.replicas.get(name)
+
+
+def lives(life: SimShard) -> bool:
+    """Whether this life of a shard has not ended."""
+    return life.node.shards.get(life.index) is life
+
+
+def stamp_of(life: SimShard, key: str) -> int:
+    """The version of a plain row in one shard; 0 for none."""
+    replica = replica_of(life, PLAIN)
+    row = replica.rows.get(key) if replica is not None else None
+    return row.stamp if row is not None else 0
 
 
 def _complete(life: SimShard) -> bool:
@@ -138,12 +159,15 @@ class _Writer(Service):
         kind, key = self._rng.random(), f"k{self._rng.randrange(KEYS)}"
         value = [self._me, self._number]
         if kind < 0.3:
-            self._write(PLAIN, key, self._plain.insert(key, value))
+            writing = self._plain.insert(key, value)
+            if self._plain.get(key) != value:
+                self._ledger.fault(f"{self._me} wrote {key}, and reads {self._plain.get(key)}")
+            self._write(PLAIN, key, writing)
         elif kind < 0.4:
             self._write(PLAIN, key, self._plain.delete(key))
         elif kind < 0.5:
             rows = {f"k{n}": [self._me, self._number, n] for n in range(5)}
-            self._write(PLAIN, "k0", self._plain.insert_many(rows))
+            self._write(PLAIN, "k4", self._plain.insert_many(rows))
         elif kind < 0.7:
             key = f"{self._me}/{self._number % 5}"
             self._write(OWNED, key, self._owned.insert(key, value))
@@ -165,18 +189,21 @@ class _Writer(Service):
         self, result: WriteResult, name: str, key: str, there: dict[SimShard, str]
     ) -> None:
         self._ledger.count("written" if result.ok else "written in part")
-        if not result.version:
+        if not result.version or name != PLAIN:
             return
+        held_by = []
         for life, node in there.items():
-            if node not in result.acked or life.node.shards.get(life.index) is not life:
+            if node not in result.acked or not lives(life):
                 continue
-            replica = replica_of(life, name)
-            row = replica.rows.get(key) if replica is not None else None
-            if name == PLAIN and (row is None or row.stamp < result.version):
+            held_by.append(life)
+            if stamp_of(life, key) < result.version:
                 self._ledger.fault(
                     f"{self._me} was told that {node} has {key} of {result.version}, and"
-                    f" {life.life} holds {row}"
+                    f" {life.life} holds {stamp_of(life, key)}"
                 )
+        before = self._ledger.acked.get(key)
+        if result.ok and held_by and (before is None or before.version < result.version):
+            self._ledger.acked[key] = Acked(result.version, tuple(held_by))
 
     def _insert_new(self, value: Any) -> None:
         ledger = self._ledger

@@ -3,14 +3,14 @@
 One side sends what it has in some buckets, as (row, version); the other answers with the rows
 that the first lacks or has otherwise, and names those that it wants itself. Rows travel as
 columns, with each origin and owner once: ``[origins, owners, keys, values, stamps, whose,
-owned, dead]``, where a value is encoded by itself, so that what a message holds is bounded in
-bytes before it is built. In a bag the encoded value is part of what a row is.
+owned, dead]``. In a bag a value is encoded by itself, because it is part of what a row is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
+from zlib import crc32
 
 from meshsvc.errors import BadTable, WireError
 from meshsvc.tables.digest import COUNT, bucket_of
@@ -41,8 +41,11 @@ def chunks(buckets: Sequence[int], rows: int) -> list[list[int]]:
 
 def index(rids: Iterable[Any], into: dict[int, list[Any]]) -> None:
     """Enter those of some rows that are in the buckets that ``into`` has as keys."""
+    get = into.get
     for rid in rids:
-        found = into.get(bucket_of(rid))
+        # ``bucket_of``, spelled out for what most keys are: this runs once for every row.
+        bucket = crc32(b"s" + rid.encode()) % COUNT if type(rid) is str else bucket_of(rid)
+        found = get(bucket)
         if found is not None:
             found.append(rid)
 
@@ -83,24 +86,32 @@ def pack(replica: Replica, rids: Sequence[Any], most: int = MAX_BYTES) -> tuple[
     columns: list[list[Any]] = [[] for _ in range(6)]
     keys, values, stamps, whose, owned, dead = columns
     bag, size, used = replica.schema.kind is Kind.BAG, 0, 0
+    rows, value_of = replica.rows, replica.values.get
     for rid in rids:
         if size >= most:
             break
         used += 1
-        row = replica.rows.get(rid)
+        row = rows.get(rid)
         if row is None:
             continue
-        key, data = rid if bag else (rid, None)
-        if not bag and not row.dead:
-            data = element(replica.values[rid])
-        size += 64 + len(data or b"")
+        key, value = rid if bag else (rid, value_of(rid))
+        size += 32 + _size(value)
+        stamp, origin, gone, owner = row
         keys.append(key)
-        values.append(data)
-        stamps.append(row.stamp)
-        whose.append(origins.setdefault(row.origin, len(origins)))
-        owned.append(-1 if row.owner is None else owners.setdefault(row.owner, len(owners)))
-        dead.append(row.dead)
+        values.append(value)
+        stamps.append(stamp)
+        whose.append(origins.setdefault(origin, len(origins)))
+        owned.append(-1 if owner is None else owners.setdefault(owner, len(owners)))
+        dead.append(gone)
     return [list(origins), list(owners), *columns], used
+
+
+def _size(value: Any) -> int:
+    """About how many bytes a value takes, encoded."""
+    kind = type(value)
+    if kind is str or kind is bytes:
+        return len(value)
+    return 9 if value is None or kind in (int, float, bool) else len(element(value))
 
 
 def unpack(reader: BatchReader, kind: Kind, columns: Any) -> list[Copied]:
@@ -110,22 +121,32 @@ def unpack(reader: BatchReader, kind: Kind, columns: Any) -> list[Copied]:
         WireError: when they are malformed; none of them is to be used.
     """
     try:
-        origins, owners, keys, values, stamps, whose, owned, dead = columns
+        origins, owners, keys, values, *versions = columns
         from_ = [reader.origin(fields) for fields in origins]
         of = [*(reader.owner(fields) for fields in owners), None]
         check_keys(keys)
         made: dict[tuple[Any, ...], Row] = {}
-        copied = []
-        for key, data, *version in zip(keys, values, stamps, whose, owned, dead, strict=True):
-            row = made.get(tuple(version))
+        rows = []
+        for version in zip(*versions, strict=True):
+            row = made.get(version)
             if row is None:
                 stamp, origin, owner, gone = version
-                row = made[tuple(version)] = Row(stamp, from_[origin], gone is True, of[owner])
-            rid = (key, data) if kind is Kind.BAG else key
-            copied.append(Copied(rid, row, None if data is None else decode(data)))
-        return copied
+                row = made[version] = Row(_whole(stamp), from_[origin], gone is True, of[owner])
+            rows.append(row)
+        if kind is Kind.BAG:
+            rids: list[Any] = list(zip(keys, values, strict=True))
+            values = [decode(data) for data in values]
+        else:
+            rids = keys
+        return list(map(Copied, rids, rows, values))
     except (ValueError, TypeError, IndexError, BadTable) as error:
         raise WireError(f"rows of a table are malformed: {error}") from error
+
+
+def _whole(stamp: Any) -> int:
+    if type(stamp) is not int or stamp < 0:
+        raise ValueError(f"{stamp!r:.40} is no stamp")
+    return stamp
 
 
 def summarize(replica: Replica, rids: Iterable[Any]) -> list[Any]:

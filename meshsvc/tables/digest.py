@@ -59,8 +59,12 @@ class Digest:
             if new is old:
                 continue
             data = _rid_bytes(rid)
-            change = self._print(data, old) ^ self._print(data, new)
-            sums[bucket_of(rid)] ^= change
+            change = (
+                self._print(data, new)
+                if old is None
+                else (self._print(data, old) ^ self._print(data, new))
+            )
+            sums[crc32(data) % COUNT if type(rid) is not tuple else bucket_of(rid)] ^= change
         return not pending
 
     def _print(self, data: bytes, row: Row | None) -> int:

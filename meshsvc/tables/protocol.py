@@ -105,7 +105,10 @@ class Exchange:
 
     async def compare(self, target: ShardAddress, replica: Replica) -> tuple[list[int], int]:
         """The buckets in which another copy differs, and how many rows that one has."""
-        packed, rows = await self._host.ask(target, "tables.compare", replica.schema.wire(), STEP_S)
+        question = [replica.schema.wire(), len(replica.rows)]
+        packed, rows = await self._host.ask(target, "tables.compare", question, STEP_S)
+        if packed is None:
+            return list(range(COUNT)), int(rows)
         await self.settle(replica)
         return replica.digest.differing(packed), int(rows)
 
@@ -212,7 +215,11 @@ class Exchange:
     # --- the side that answers -----------------------------------------------------------
 
     async def _compared(self, call: Call) -> Any:
-        replica = self._host.replica(Schema.read(call.payload))
+        schema, theirs = call.payload
+        replica = self._host.replica(Schema.read(schema))
+        if bool(theirs) != bool(replica.rows):
+            # One side is empty: all differs, which fingerprints would cost a second to say.
+            return [None, len(replica.rows)]
         await self.settle(replica)
         return [replica.digest.packed(), len(replica.rows)]
 

@@ -101,7 +101,7 @@ class Replica:
         if self._bag:
             rids: Iterable[Any] = [(k, element(v)) for k, v in zip(keys, values, strict=True)]
             return sum(map(self._put_one, rids, repeat(row), values))
-        if row.dead or row.owner is not None or self._tombstones or self._ordered or self.watched:
+        if row.dead or self._tombstones or self._special:
             given: Iterable[Any] = repeat(None) if row.dead else values
             return sum(map(self._put_one, keys, repeat(row), given))
         return self._put_plain(row, keys, values)
@@ -122,10 +122,23 @@ class Replica:
 
     def merge(self, copied: Iterable[Copied], now: int) -> int:
         """Merge rows of another copy; returns how many won."""
-        welcome = self._welcome
-        return sum(
-            self._put_one(rid, row, value) for rid, row, value in copied if welcome(row, now)
-        )
+        welcome, plain, last, known = self._welcome, not self._special, None, False
+        won = 0
+        for rid, row, value in copied:
+            if row is not last:
+                last, known = row, welcome(row, now)
+            if not known:
+                continue
+            if plain and not row.dead and not self._tombstones:
+                won += self._put_plain(row, (rid,), (value,))
+            else:
+                won += self._put_one(rid, row, value)
+        return won
+
+    @property
+    def _special(self) -> bool:
+        """Whether a row that wins is more than two entries in two dicts."""
+        return self._bag or self._ordered or self.watched
 
     def _welcome(self, row: Row, now: int) -> bool:
         if row.owner is not None and self._gone(row.owner):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshsvc.sim.invariants.base import Check, register
-from meshsvc.sim.table_workload import OWNED, PLAIN, replica_of
+from meshsvc.sim.table_workload import OWNED, PLAIN, lives, replica_of, stamp_of
 
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
@@ -25,6 +25,20 @@ class Promises(Check):
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
         cluster.tables.on_fault.append(self.fail)
+
+    def settled(self) -> None:
+        """What every joined member had, inserts and deletes, is there or was overwritten."""
+        running = [life for node in self.cluster.nodes for life in node.shards.values()]
+        for key, acked in self.cluster.tables.acked.items():
+            if not any(lives(life) for life in acked.held_by):
+                continue
+            for life in running:
+                if stamp_of(life, key) < acked.version:
+                    self.fail(
+                        f"{life.life} holds {key} of {stamp_of(life, key)}, and all had"
+                        f" {acked.version}"
+                    )
+                    return
 
 
 @register
@@ -61,6 +75,7 @@ class Copies(Check):
         replica = replica_of(life, OWNED)
         now = {node.node_id: node.generation for node in self.cluster.nodes if node.running}
         for rid, row in replica.rows.items() if replica is not None else ():
-            if row.owner is not None and now.get(row.owner.node) != row.owner.incarnation:
+            if row.owner is None and not row.dead:
+                self.fail(f"{life.life} holds {rid}, which nobody owns")
+            elif row.owner is not None and now.get(row.owner.node) != row.owner.incarnation:
                 self.fail(f"{life.life} holds {rid} of a life of {row.owner.node[:8]} that is over")
-                return
