@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from meshsvc.errors import WireError
 from meshsvc.raft.core import Core
 from meshsvc.raft.log import Unsafe
 from meshsvc.raft.messages import (
@@ -24,7 +23,8 @@ class Following:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._incoming: tuple[Member, SnapshotMeta] | None = None
-        self._offset = 0
+        self._next = 0
+        self._writing = False
 
     def append(self, leader: Member, message: Append) -> None:
         """Take entries if they follow what is here; else say where we may agree."""
@@ -71,28 +71,38 @@ class Following:
         core.answer(leader, HeartbeatReply(core.term, message.round))
 
     def chunk(self, leader: Member, message: SnapshotChunk) -> None:
-        """Take a slice of a snapshot if it is the one wanted next."""
+        """Take a chunk of a snapshot if it is the one wanted next.
+
+        It is answered when it is written (``kept``), so a slow disk slows its leader down.
+        """
         core, meta = self._core, message.meta
         if meta.index <= core.log.commit:
             self._accepted(leader, core.log.commit)
             return
         decode_config(meta.config)  # a bad one is refused before anything is kept
         if self._incoming != (leader, meta):
-            self._incoming, self._offset = (leader, meta), 0
-        if message.offset == self._offset:
-            self._keep(leader, message)
-        if self._incoming is not None:
-            core.answer(leader, SnapshotReply(core.term, meta.index, self._offset))
+            self._incoming, self._next, self._writing = (leader, meta), 0, False
+        if self._writing:
+            return
+        if message.number == self._next:
+            self._writing = True
+            core.received.append(ChunkReceived(meta, message.number, message.data, message.done))
+        else:
+            core.answer(leader, SnapshotReply(core.term, meta.index, self._next))
 
-    def _keep(self, leader: Member, message: SnapshotChunk) -> None:
+    def kept(self, chunk: ChunkReceived, written: bool) -> None:
+        """A chunk was written, or could not be: then the snapshot begins anew."""
         core = self._core
-        if not (message.data or message.done):
-            raise WireError("a Raft SnapshotChunk is empty and not the last one")
-        core.received.append(
-            ChunkReceived(message.meta, message.offset, message.data, message.done)
-        )
-        self._offset += len(message.data)
-        if message.done:
-            self._incoming = None
-            core.restore(message.meta)
-            self._accepted(leader, message.meta.index)
+        if self._incoming is None or self._incoming[1] != chunk.meta:
+            return
+        if not self._writing or chunk.number != self._next:
+            return
+        leader, meta = self._incoming
+        self._writing, self._next = False, self._next + 1 if written else 0
+        if not (chunk.done and written):
+            core.answer(leader, SnapshotReply(core.term, meta.index, self._next))
+            return
+        self._incoming = None
+        if meta.index > core.log.commit:
+            core.restore(meta)
+        self._accepted(leader, core.log.commit)

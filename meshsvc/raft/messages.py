@@ -86,22 +86,22 @@ class HeartbeatReply:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotChunk:
-    """A slice of a snapshot, at ``offset`` bytes; ``done`` with the last one."""
+    """Chunk ``number`` of a snapshot, from 0; ``done`` with the last one."""
 
     term: int
     meta: SnapshotMeta
-    offset: int
+    number: int
     data: bytes
     done: bool
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotReply:
-    """Of the snapshot at ``index`` I want the bytes at ``offset`` next."""
+    """Of the snapshot at ``index`` I want chunk ``number`` next."""
 
     term: int
     index: int
-    offset: int
+    number: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,11 +151,11 @@ class Progress:
 
 
 class Sending:
-    """How far a snapshot is on its way: ``offset`` is what the member wants next."""
+    """How far a snapshot is on its way: ``number`` is the chunk the member wants next."""
 
-    __slots__ = ("fetching", "offset", "sent_at")
+    __slots__ = ("fetching", "number", "sent_at")
 
     def __init__(self) -> None:
-        self.offset = 0
+        self.number = 0
         self.fetching = False
         self.sent_at = NEVER

@@ -5,11 +5,11 @@ The order of duties
 A driver feeds facts in (``step``, ``tick``, ``propose``, ...), then takes ``ready()`` until it
 is None and does, for each one, in this order:
 
-1. **Persist** ``chunks``, ``snapshot``, ``hard_state`` and ``entries``, in one batch. What the
-   log has from the first entry's index on is replaced. If ``ready.durable``, say
-   ``persisted(ready)`` when it is on the disk and not before; until then no other ``Ready``
-   asks for anything durable, so there is one write under way and the next takes all that
-   came meanwhile.
+1. **Persist** ``snapshot``, ``hard_state`` and ``entries``, in this order. What the log has
+   from the first entry's index on is replaced, and all of it by a snapshot. If
+   ``ready.durable``, say ``persisted(ready)`` when it is on the disk and not before; until
+   then no other ``Ready`` asks for anything durable, so there is one write under way and the
+   next takes all that came meanwhile.
 2. **Send** ``messages`` at once, even before 1 is done, and ``after`` when 1 is done (at once
    if nothing is durable). Votes and acknowledgements are in ``after``: one that left before
    its record is durable could be forgotten, and given twice. A leader's appends are in
@@ -18,9 +18,10 @@ is None and does, for each one, in this order:
 3. **Apply** ``committed`` to the state machine, in order.
 4. **Advance**: say ``applied(index)``. The next batch comes after that.
 
-``reads`` may be served when their index is applied; ``wanted`` slices are fetched and
-handed to ``chunk``. ``deadline()`` says when ``tick`` is next needed. A ``snapshot`` is made
-durable and given to the state machine before ``persisted`` is said.
+``reads`` may be served when their index is applied; ``wanted`` chunks are fetched and handed to
+``chunk``; received ``chunks`` are written, and ``kept`` said of each. A ``snapshot`` of them is
+made durable and given to the state machine before ``persisted`` is said. ``deadline()`` says
+when ``tick`` is next needed.
 
 The driver may drop any message. It must give ``step`` only what came from the member that it
 names, and it must stop the replica when ``Unsafe`` is raised. Nothing here may be called from
@@ -40,7 +41,7 @@ from meshsvc.raft.duties import Duties
 from meshsvc.raft.membership import ChangeRefused
 from meshsvc.raft.messages import Message, Propose, ReadRequest, TransferRequest
 from meshsvc.raft.quorum import NOBODY, Config, Member
-from meshsvc.raft.ready import ChunkWanted, Ready
+from meshsvc.raft.ready import ChunkReceived, ChunkWanted, Ready
 from meshsvc.raft.roles import Admission, Roles
 from meshsvc.raft.settings import Settings
 from meshsvc.raft.status import Status, status_of
@@ -162,7 +163,7 @@ class Raft:
             known.lost()
 
     def chunk(self, wanted: ChunkWanted, data: bytes | None, done: bool, now: float) -> None:
-        """A slice of our snapshot was fetched; None when that failed."""
+        """A chunk of our snapshot was fetched; None when that failed."""
         self._core.now = now
         known = self._roles.leading and self._roles.leading.progress.get(wanted.to)
         if self._roles.leading is None or not known:
@@ -171,6 +172,11 @@ class Raft:
             self._roles.leading.snapshots.failed(wanted, known)
         else:
             self._roles.leading.snapshots.fetched(wanted, known, data, done)
+
+    def kept(self, chunk: ChunkReceived, written: bool, now: float) -> None:
+        """A chunk from ``Ready.chunks`` was written; False when that failed."""
+        self._core.now = now
+        self._roles.following.kept(chunk, written)
 
     # --- duties out ----------------------------------------------------------------------
 

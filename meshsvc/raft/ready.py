@@ -26,18 +26,20 @@ class ReadState:
 
 
 class ChunkWanted(NamedTuple):
-    """Fetch the bytes of a snapshot at ``offset`` and hand them to ``Raft.chunk``."""
+    """Fetch a chunk of a snapshot and hand it to ``Raft.chunk``."""
 
     to: Member
     meta: SnapshotMeta
-    offset: int
+    number: int
 
 
 class ChunkReceived(NamedTuple):
-    """A slice of a leader's snapshot to be kept; offset 0 begins a new one."""
+    """A chunk of a leader's snapshot: write it, then say ``Raft.kept``. Number 0 begins a new
+    snapshot; what there was of another one is not wanted any more.
+    """
 
     meta: SnapshotMeta
-    offset: int
+    number: int
     data: bytes
     done: bool
 
@@ -47,7 +49,7 @@ class Ready:
     """What is to be done now, in the order of the fields.
 
     Args:
-        chunks: slices of an incoming snapshot, to be kept until ``snapshot`` names it.
+        chunks: of an incoming snapshot, to be written and kept until ``snapshot`` names it.
         snapshot: install this received snapshot, durably, before ``entries``.
         hard_state: make it durable, None when nothing in it must be.
         entries: make them durable; what the log has from the first one's index on goes.
@@ -55,7 +57,7 @@ class Ready:
         messages: messages that may leave at once.
         committed: entries to apply, in order.
         reads: reads that were confirmed.
-        wanted: slices of our own snapshot that members need.
+        wanted: chunks of our own snapshot that members need.
     """
 
     chunks: tuple[ChunkReceived, ...] = ()

@@ -54,14 +54,14 @@ class Roles:
     def __init__(self, core: Core) -> None:
         self._core = core
         self.election = Election(core)
-        self._following = Following(core)
+        self.following = Following(core)
         self.leading: Leading | None = None
         self._steps: dict[type, Callable[[Member, Any], None]] = {
             VoteRequest: self.election.asked,
             VoteReply: self._vote_reply,
-            Append: self._following.append,
-            Heartbeat: self._following.heartbeat,
-            SnapshotChunk: self._following.chunk,
+            Append: self.following.append,
+            Heartbeat: self.following.heartbeat,
+            SnapshotChunk: self.following.chunk,
             AppendReply: self._append_reply,
             HeartbeatReply: self._heartbeat_reply,
             SnapshotReply: self._snapshot_reply,

@@ -1,9 +1,9 @@
-"""A leader's side of snapshots: one slice at a time to each member that needs one.
+"""A leader's side of snapshots: one chunk at a time to each member that needs one.
 
-The bytes are on the disk, so the core asks its driver for a slice (``ChunkWanted``) and is
-given it. The member answers with the offset it wants next, which is all there is to flow
-control, and to going on after a loss: a slice that is not answered is sent again, from where
-the member last said.
+The bytes are on the disk, so the core asks its driver for a chunk (``ChunkWanted``) and is
+given it. The member answers with the number it wants next, once the one before is written.
+That is all there is to flow control, and to going on after a loss: a chunk that is not
+answered is sent again, from where the member last said.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class SnapshotSending:
 
     @property
     def retry_s(self) -> float:
-        """How long a slice may stay unanswered: a slow disk at the other end has its time."""
+        """How long a chunk may stay unanswered: the disk at the other end has its time."""
         return self._core.settings.election_s
 
     def begin(self, member: Member, progress: Progress) -> None:
@@ -33,24 +33,24 @@ class SnapshotSending:
         progress.snapshot(snapshot)
 
     def feed(self, member: Member, progress: Progress) -> None:
-        """Fetch the next slice unless one is under way."""
+        """Fetch the next chunk unless one is under way."""
         core, sent = self._core, progress.sent
         if sent.fetching or core.now < sent.sent_at + self.retry_s or progress.sending is None:
             return
         sent.fetching = True
-        core.wanted.append(ChunkWanted(member, progress.sending, sent.offset))
+        core.wanted.append(ChunkWanted(member, progress.sending, sent.number))
 
     def fetched(self, wanted: ChunkWanted, progress: Progress, data: bytes, done: bool) -> None:
-        """Send a slice that was fetched, if it is still wanted."""
+        """Send a chunk that was fetched, if it is still wanted."""
         core, sent = self._core, progress.sent
-        if progress.sending != wanted.meta or wanted.offset != sent.offset or not sent.fetching:
+        if progress.sending != wanted.meta or wanted.number != sent.number or not sent.fetching:
             return
         sent.fetching, sent.sent_at = False, core.now
-        message = SnapshotChunk(core.term, wanted.meta, wanted.offset, data, done)
+        message = SnapshotChunk(core.term, wanted.meta, wanted.number, data, done)
         core.tell(wanted.to, message)
 
     def failed(self, wanted: ChunkWanted, progress: Progress) -> None:
-        """A slice cannot be fetched: begin with the newest snapshot, a while later."""
+        """A chunk cannot be fetched: begin with the newest snapshot, a while later."""
         if progress.sending == wanted.meta and self._core.snapshot is not None:
             progress.snapshot(self._core.snapshot)
             progress.sent.sent_at = self._core.now
@@ -61,5 +61,5 @@ class SnapshotSending:
         meta, sent = progress.sending, progress.sent
         if progress.mode is not Mode.SNAPSHOT or meta is None or reply.index != meta.index:
             return
-        if reply.offset != sent.offset:
-            sent.offset, sent.sent_at, sent.fetching = reply.offset, NEVER, False
+        if reply.number != sent.number:
+            sent.number, sent.sent_at, sent.fetching = reply.number, NEVER, False

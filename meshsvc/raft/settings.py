@@ -25,7 +25,6 @@ class Settings:
         apply_bytes: committed entries handed out at once; applying them is one slice of
             the reactor's time.
         apply_entries: the same, as a number: a few milliseconds of applying.
-        chunk_bytes: one slice of a snapshot; one is under way to a follower at a time.
         reads: read requests a leader holds until a quorum has confirmed it.
         forwards: proposals a follower passes on in one message.
         promote_lag: entries a learner may lack and still become a voter. A voter that
@@ -42,7 +41,6 @@ class Settings:
     uncommitted_bytes: int = 64 * 1024 * 1024
     apply_bytes: int = 1024 * 1024
     apply_entries: int = 512
-    chunk_bytes: int = 256 * 1024
     reads: int = 16384
     forwards: int = 1024
     promote_lag: int = 1024

@@ -52,6 +52,8 @@ class Disk:
 class Replica:
     """One core, its disk, its state machine; ``ready`` duties are done as ``raft.py`` says."""
 
+    chunk_bytes = 100
+
     def __init__(self, me: int, disk: Disk, settings: Settings, rng: Random, now: float):
         self.me, self.disk, self.settings, self.rng = me, disk, settings, rng
         self.hold_disk = False
@@ -78,9 +80,10 @@ class Replica:
         """All duties that can be done; yields (to, message) for what leaves."""
         while (ready := self.raft.ready()) is not None:
             for chunk in ready.chunks:
-                if chunk.offset == 0:
+                if chunk.number == 0:
                     self.incoming = bytearray()
                 self.incoming += chunk.data
+                self.raft.kept(chunk, True, now)
             yield from ready.messages
             if ready.durable:
                 assert self.writing is None, "two writes at once"
@@ -125,8 +128,9 @@ class Replica:
         if disk.snapshot != wanted.meta:
             return None, False
         raw = b"".join(line + b"\n" for line in disk.snapshot_state)
-        end = wanted.offset + self.settings.chunk_bytes
-        return raw[wanted.offset : end], end >= len(raw)
+        start = wanted.number * self.chunk_bytes
+        end = start + self.chunk_bytes
+        return raw[start:end], end >= len(raw)
 
     def compact(self, keep: int = 0) -> None:
         """Make a snapshot of all that is applied and drop the log up to ``keep`` before it."""

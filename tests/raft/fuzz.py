@@ -34,7 +34,6 @@ def settings(append_entries: int) -> Settings:
         append_bytes=400,
         window_messages=4,
         apply_entries=3,
-        chunk_bytes=48,
         promote_lag=10,
     )
 
@@ -87,6 +86,8 @@ class Weather:
 
 class Watched(Replica):
     """A replica whose every step is checked against what the whole world has seen."""
+
+    chunk_bytes = 48
 
     def __init__(self, world, me, disk):
         self.world = world

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from cores import QUICK, Group
 
@@ -16,10 +14,8 @@ from meshsvc.storage.records import SnapshotMeta
 
 pytestmark = pytest.mark.contract("RAFT-1")
 
-SLICES = replace(QUICK, chunk_bytes=100)
 
-
-def behind(settings=SLICES, entries=100):
+def behind(settings=QUICK, entries=100):
     """A group whose third member lacks entries that the others have compacted away."""
     group = Group(3, settings)
     group.elect(1)
@@ -33,7 +29,7 @@ def behind(settings=SLICES, entries=100):
 
 
 def chunks(group):
-    return [(m.offset, m.done, ok) for *_, m, ok in group.log if isinstance(m, SnapshotChunk)]
+    return [(m.number, m.done, ok) for *_, m, ok in group.log if isinstance(m, SnapshotChunk)]
 
 
 def test_a_laggard_gets_a_snapshot_and_then_entries():
@@ -56,7 +52,7 @@ def test_slices_are_bounded_and_one_is_under_way():
     group.run(0.5)
     sent = chunks(group)
     assert len(sent) > 5
-    assert [offset for offset, *_ in sent] == [100 * n for n in range(len(sent))]
+    assert [number for number, *_ in sent] == list(range(len(sent)))
     assert [done for _, done, _ in sent] == [False] * (len(sent) - 1) + [True]
     order = [type(m) for *_, m, _ in group.log if isinstance(m, SnapshotChunk | SnapshotReply)]
     assert order[:4] == [SnapshotChunk, SnapshotReply] * 2
@@ -67,7 +63,7 @@ def test_a_lost_slice_is_sent_again_from_where_it_was():
     group = behind()
     group.log.clear()
     group.dropped = lambda source, to, message: (
-        isinstance(message, SnapshotChunk) and message.offset == 300
+        isinstance(message, SnapshotChunk) and message.number == 3
     )
     group.restart(3)
     group.run(2)
@@ -75,15 +71,15 @@ def test_a_lost_slice_is_sent_again_from_where_it_was():
     group.dropped = lambda source, to, message: False
     group.run(2)
     assert group[3].state == group[1].state
-    offsets = [offset for offset, _, ok in chunks(group) if ok]
-    assert offsets.count(0) == 1
+    numbers = [number for number, _, ok in chunks(group) if ok]
+    assert numbers.count(0) == 1
 
 
 def test_a_member_that_restarts_in_the_middle_begins_again():
     """What it had received was not durable."""
     group = behind()
     group.dropped = lambda source, to, message: (
-        isinstance(message, SnapshotChunk) and message.offset >= 300
+        isinstance(message, SnapshotChunk) and message.number > 2
     )
     group.restart(3)
     group.crash(3)
@@ -152,7 +148,7 @@ def test_a_newer_snapshot_takes_the_place_of_one_that_is_gone():
     """The slices of the old one cannot be fetched any more: begin with the new one."""
     group = behind()
     group.dropped = lambda source, to, message: (
-        isinstance(message, SnapshotChunk) and message.offset >= 300
+        isinstance(message, SnapshotChunk) and message.number > 2
     )
     group.restart(3)
     group.run(0.3)
@@ -226,11 +222,32 @@ def test_a_restart_from_snapshot_and_entries():
     assert group[1].state == state
 
 
+def test_a_chunk_is_answered_when_it_is_written():
+    """The leader waits for the disk at the other end; a failed write begins anew."""
+    group = behind()
+    group.dropped = lambda source, to, message: isinstance(message, SnapshotChunk)
+    group.restart(3)
+    meta, term = group[1].disk.snapshot, group.status(1).term
+    raft = group.raft(3)
+    raft.step(1, SnapshotChunk(term, meta, 0, b"x", False), group.now)
+    raft.step(1, SnapshotChunk(term, meta, 0, b"x", False), group.now)
+    ready = raft.ready()
+    assert len(ready.chunks) == 1
+    assert not [m for m in ready.messages if isinstance(m.message, SnapshotReply)]
+    raft.kept(ready.chunks[0], True, group.now)
+    (out,) = raft.ready().messages
+    assert out.message.number == 1
+    raft.step(1, SnapshotChunk(term, meta, 1, b"y", False), group.now)
+    raft.kept(raft.ready().chunks[0], False, group.now)
+    (out,) = raft.ready().messages
+    assert out.message.number == 0
+
+
 def test_a_snapshot_does_not_stop_the_others():
     """While one member is fed, the others commit."""
     group = behind(entries=300)
     group.dropped = lambda source, to, message: (
-        isinstance(message, SnapshotChunk) and message.offset >= 300
+        isinstance(message, SnapshotChunk) and message.number > 2
     )
     group.restart(3)
     group.propose(1, b"x")
