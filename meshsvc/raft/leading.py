@@ -43,6 +43,11 @@ class Leading:
         return self._core.log.commit >= self._first
 
     @property
+    def applied_earlier(self) -> bool:
+        """Whether all that was committed in earlier terms is applied here."""
+        return self._core.log.applied >= self._first
+
+    @property
     def full(self) -> bool:
         """Whether more proposals would be too much to hold."""
         return self._uncommitted >= self._core.settings.uncommitted_bytes
@@ -145,15 +150,21 @@ class Leading:
         out = not core.configs.current.votes(core.me)
         return out and core.configs.index <= core.log.commit
 
-    def best_heir(self) -> Member | None:
-        """A voter that has the whole log, to take over at once."""
+    def best_heir(self, behind: bool = False) -> Member | None:
+        """The voter with most of the log, of those that answered of late; None for none.
+
+        Args:
+            behind: whether it may lack some of it, to be brought up to date first.
+        """
         core = self._core
         have = [
-            member
+            (self.progress[member].match, member)
             for member in core.configs.current.voters
-            if member in self.progress and self.progress[member].match == core.log.last_index
+            if member in self.progress
+            and core.now - self.progress[member].heard_at < core.settings.election_s
         ]
-        return have[0] if have else None
+        match, heir = max(have, default=(0, None))
+        return heir if behind or match == core.log.last_index else None
 
     # --- answers -------------------------------------------------------------------------
 

@@ -109,10 +109,13 @@ class Progress:
         return True
 
     def lost(self) -> None:
-        """What is under way may not arrive: find out first."""
+        """What is under way may not arrive: send nothing until a heartbeat is answered.
+
+        Another append at once would be lost as well, and reported, and so on for ever.
+        """
         if self.mode is Mode.REPLICATE:
             self.probe()
-        self.waiting = False
+        self.waiting = True
 
     def nudge(self, now: float, patience_s: float) -> None:
         """A heartbeat was answered: the way is open, so whatever is unanswered may be lost.

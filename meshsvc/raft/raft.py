@@ -213,6 +213,28 @@ class Raft:
         core.configs.compact(core.log.base_index)
 
     @property
+    def leader(self) -> Member:
+        """Who leads, as far as this member knows; 0 for nobody."""
+        return self._core.leader
+
+    @property
+    def term(self) -> int:
+        """The current term."""
+        return self._core.term
+
+    @property
+    def in_charge(self) -> bool:
+        """Whether this member leads and has applied all that earlier leaders committed."""
+        leading = self._roles.leading
+        return leading is not None and leading.applied_earlier
+
+    @property
+    def heir(self) -> Member:
+        """Whom this leader should hand over to: the voter with most of the log; 0 for none."""
+        leading = self._roles.leading
+        return leading.best_heir(behind=True) or NOBODY if leading is not None else NOBODY
+
+    @property
     def log_base(self) -> int:
         """The last entry that is no longer in memory."""
         return self._core.log.base_index

@@ -53,6 +53,26 @@ class Status:
     reads: int
     peers: tuple[PeerStatus, ...]
 
+    @property
+    def leader_id(self) -> Member:
+        """The member that leads, 0 when unknown."""
+        return self.leader
+
+    @property
+    def commit_index(self) -> int:
+        """The last entry known to be committed."""
+        return self.commit
+
+    @property
+    def applied_index(self) -> int:
+        """The last entry applied here."""
+        return self.applied
+
+    @property
+    def is_learner(self) -> bool:
+        """Whether this member has no vote."""
+        return not self.config.votes(self.me)
+
 
 def status_of(core: Core, leading: Leading | None) -> Status:
     """The status of a member."""

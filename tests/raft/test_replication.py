@@ -264,6 +264,9 @@ def test_an_unreachable_member_is_probed():
     peer = next(each for each in group.status(1).peers if each.member == 3)
     assert peer.mode is Mode.PROBE
     assert peer.next == peer.match + 1
+    group.pump()
+    group.raft(1).unreachable(3)  # reported again and again: nothing is sent meanwhile
+    assert group.raft(1).ready() is None
     group.heal()
     group.run(0.3)
     assert group[3].state == [b"a"]
