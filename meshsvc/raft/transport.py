@@ -1,0 +1,195 @@
+"""Raft over the mesh: one tell to each node in a turn, with the messages of all its groups.
+
+It uses nothing but messaging, over control links, which are relayed when two nodes have no
+direct one. Loss is normal to Raft, so nothing is kept or sent again here: what finds no way
+is dropped, and the cores are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from meshsvc.counters import Counters
+from meshsvc.model import LinkClass, NodeId, Sent, ShardAddress, ShardId
+from meshsvc.raft.quorum import Member
+
+if TYPE_CHECKING:
+    from meshsvc.raft.protocol import Receiver
+
+VERB = "raft.msg"
+
+MAX_QUEUED = 16 * 1024 * 1024
+"""Bytes for one node in one turn: two full windows; more could not leave at once anyway."""
+
+
+class Messaging(Protocol):
+    """What the transport needs of the messaging service."""
+
+    def tell(self, target: ShardAddress, verb: str, payload: object, link_class: LinkClass) -> Sent:
+        """Send one way; never waits."""
+
+    def register_oneway(self, verb: str, handler: Callable[[Any], object]) -> None:
+        """Take a verb."""
+
+    def unregister(self, verb: str) -> Any:
+        """Take it no more."""
+
+
+class _Queue:
+    """What waits for one node until the turn ends, by group."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.groups: dict[int, list[bytes]] = {}
+        self.members: dict[int, Member] = {}
+
+    def put(self, group: int, to: Member, data: bytes) -> bool:
+        if self.size + len(data) > MAX_QUEUED:
+            return False
+        self.size += len(data)
+        self.groups.setdefault(group, []).append(data)
+        self.members[group] = to
+        return True
+
+
+class MeshTransport:
+    """The transport of all groups of one shard.
+
+    Args:
+        messaging: of this shard.
+        call_later: the reactor's ``callLater``.
+        counters: of the shard.
+        shard: which shard of each node the groups live on.
+        link_class: the control plane for the system group and for ``default``, which then go on
+            while the data plane is formed.
+    """
+
+    def __init__(
+        self,
+        messaging: Messaging,
+        call_later: Callable[[float, Callable[[], None]], object],
+        counters: Counters,
+        shard: ShardId,
+        link_class: LinkClass = LinkClass.CONTROL,
+    ) -> None:
+        self._messaging, self._call_later, self._counters = messaging, call_later, counters
+        self._shard, self._class = shard, link_class
+        self._places: dict[Member, NodeId] = {}
+        self._receivers: dict[int, tuple[Member, Receiver]] = {}
+        self._queues: dict[NodeId, _Queue] = {}
+        self._flushing = False
+
+    def start(self) -> None:
+        """Take the verb."""
+        self._messaging.register_oneway(VERB, self._received)
+
+    def stop(self) -> Any:
+        """Take it no more; returns what ``unregister`` does."""
+        self._queues.clear()
+        return self._messaging.unregister(VERB)
+
+    def learn(self, member: Member, node: NodeId) -> None:
+        """A member lives on this node. Every message teaches the same of its sender."""
+        self._places[member] = node
+
+    def place(self, member: Member) -> NodeId | None:
+        """Where a member lives, None when that is not known."""
+        return self._places.get(member)
+
+    def group(self, group: int, me: Member) -> GroupTransport:
+        """The transport of one group, whose member here is ``me``."""
+        return GroupTransport(self, group, me)
+
+    # --- out -----------------------------------------------------------------------------
+
+    def send(self, group: int, to: Member, data: bytes) -> None:
+        """Queue a message for the end of the turn."""
+        node = self._places.get(to)
+        if node is None:
+            self._lost(group, to, "unknown-member")
+            return
+        queue = self._queues.get(node)
+        if queue is None:
+            queue = self._queues[node] = _Queue()
+        if not queue.put(group, to, data):
+            self._counters.drop("raft", "full")
+        if not self._flushing:
+            self._flushing = True
+            self._call_later(0, self._flush)
+
+    def _flush(self) -> None:
+        self._flushing = False
+        queues, self._queues = self._queues, {}
+        for node, queue in queues.items():
+            payload = [
+                [group, self._receivers[group][0], messages]
+                for group, messages in queue.groups.items()
+                if group in self._receivers
+            ]
+            if not payload:
+                continue
+            target = ShardAddress(node, self._shard)
+            sent = self._messaging.tell(target, VERB, payload, self._class)
+            if sent is Sent.ACCEPTED:
+                continue
+            for group, to in queue.members.items():
+                reason = "full" if sent is Sent.FULL else "disconnected"
+                self._lost(group, to, reason)
+
+    def _lost(self, group: int, to: Member, reason: str) -> None:
+        self._counters.drop("raft", reason)
+        known = self._receivers.get(group)
+        if known is not None:
+            known[1].unreachable(to)
+
+    # --- in ------------------------------------------------------------------------------
+
+    def _received(self, call: Any) -> None:
+        rows: Any = call.payload
+        for row in rows if isinstance(rows, list) else [None]:
+            if not _is_sound(row):
+                self._counters.drop("raft", "malformed")
+                continue
+            group, source, messages = row
+            known = self._receivers.get(group)
+            if known is None:
+                self._counters.drop("raft", "unknown-group")
+                continue
+            self._places[source] = call.source.node
+            known[1].received(source, messages)
+
+    def attach(self, group: int, me: Member, receiver: Receiver) -> None:
+        """Begin to receive for a group."""
+        self._receivers[group] = (me, receiver)
+
+    def detach(self, group: int) -> None:
+        """Receive no more for a group."""
+        self._receivers.pop(group, None)
+
+
+def _is_sound(row: object) -> bool:
+    if not (isinstance(row, list) and len(row) == 3):
+        return False
+    group, source, messages = row
+    numbers = type(group) is int and type(source) is int and 0 < source < 2**64
+    return numbers and isinstance(messages, list) and all(type(m) is bytes for m in messages)
+
+
+class GroupTransport:
+    """The ``Transport`` of one group over the mesh."""
+
+    def __init__(self, mesh: MeshTransport, group: int, me: Member) -> None:
+        self._mesh, self._group, self._me = mesh, group, me
+
+    def attach(self, receiver: Receiver) -> None:
+        """Begin to receive."""
+        self._mesh.attach(self._group, self._me, receiver)
+
+    def detach(self) -> None:
+        """Receive no more."""
+        self._mesh.detach(self._group)
+
+    def send(self, to: Member, data: bytes) -> None:
+        """Queue a message for the end of the turn."""
+        self._mesh.send(self._group, to, data)
