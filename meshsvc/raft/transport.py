@@ -147,7 +147,9 @@ class MeshTransport:
 
     def _received(self, call: Any) -> None:
         rows: Any = call.payload
-        for row in rows if isinstance(rows, list) else [None]:
+        if not isinstance(rows, list):
+            rows = [rows]
+        for row in rows:
             if not _is_sound(row):
                 self._counters.drop("raft", "malformed")
                 continue
