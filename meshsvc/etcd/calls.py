@@ -20,7 +20,7 @@ from meshsvc.etcd.rpc import Procedure, Stream, Streaming, Unary
 from meshsvc.etcd.rpcs import PROCEDURES, unknown
 from meshsvc.etcd.status import FAULT, Code, RpcFailed, status_of
 from meshsvc.kv.backend import KvBackend
-from meshsvc.kv.errors import KvError, NoLeader
+from meshsvc.kv.errors import NoLeader
 from meshsvc.kv.upkeep import StatusResult
 
 if TYPE_CHECKING:
@@ -110,6 +110,10 @@ class CallOutlet:
     def finish(self, code: int = 0, text: str = "") -> None:
         """See ``rpc.Outlet``."""
         self._calls.finish(self._stream_id, code, text)
+
+    def fail(self, error: BaseException | None) -> None:
+        """See ``rpc.Outlet``."""
+        self._calls.fail(self._stream_id, error)
 
     def deferred(self) -> Deferred[None]:
         """See ``rpc.Outlet``."""
@@ -210,26 +214,24 @@ class Calls:
         if isinstance(procedure, Streaming):
             call.needs_leader = head.needs_leader
             call.outlet = CallOutlet(self, stream_id)
-            call.stream = procedure.open(self._store, call.outlet)
         else:
             call.body_deadline = self._now + BODY_TIMEOUT_S
-        if event.ended:
-            self._data(stream_id, b"", True)
+        if event.ended or call.outlet is not None:
+            self._data(stream_id, b"", event.ended)
 
     def _data(self, stream_id: int, data: bytes, ended: bool) -> None:
         call = self._calls.get(stream_id)
         if call is None:
             return
         try:
+            if call.outlet is not None and call.stream is None:
+                call.stream = call.procedure.open(self._store, call.outlet)  # type: ignore[union-attr]
             self._read(stream_id, call, data, ended)
-        except (RpcFailed, KvError) as error:
-            self.finish(stream_id, error.code, error.text)
         except DecodeError as error:
             text = f"grpc: error unmarshalling request: {error}"
             self.finish(stream_id, Code.INTERNAL, text)
-        except Exception as error:  # a fault of ours costs one call, not the connection
-            self._observer.fault(call.path, error)
-            self.finish(stream_id, *FAULT)
+        except Exception as error:  # whatever it is costs one call, not the connection
+            self.fail(stream_id, error)
 
     def _read(self, stream_id: int, call: Call, data: bytes, ended: bool) -> None:
         messages = call.reader.feed(data)
@@ -243,6 +245,8 @@ class Calls:
             if ended or len(call.requests) > 1:
                 self._invoke(stream_id, call)
                 return
+        if call.gone:
+            return
         self._hold(call, call.reader.buffered + sum(map(len, call.requests)))
         if ended and stream is not None:
             stream.half_closed()
@@ -300,12 +304,15 @@ class Calls:
         self._observer.ended(call.path, 0, self._clock() - call.started_at)
 
     def _failed(self, failure: Failure, stream_id: int, call: Call) -> None:
-        if call.gone:
-            return
-        call.answer = None  # it has fired: there is nothing to cancel
-        status = status_of(failure.value)
-        if status is None:
-            self._observer.fault(call.path, failure.value)
+        if not call.gone:
+            call.answer = None  # it has fired: there is nothing to cancel
+            self.fail(stream_id, failure.value)
+
+    def fail(self, stream_id: int, error: BaseException | None) -> None:
+        """End a call with the status that an error is."""
+        call, status = self._calls.get(stream_id), status_of(error)
+        if call is not None and status is None:
+            self._observer.fault(call.path, error)
         self.finish(stream_id, *(status or FAULT))
 
     def finish(self, stream_id: int, code: int, text: str) -> None:

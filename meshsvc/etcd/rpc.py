@@ -27,6 +27,9 @@ class Outlet(Protocol):
     def finish(self, code: int = 0, text: str = "") -> None:
         """End the stream with a status; nothing is sent after it."""
 
+    def fail(self, error: BaseException | None) -> None:
+        """End the stream with the status that an error is; one of ours is logged as well."""
+
     def deferred(self) -> Deferred[None]:
         """A new one: the modules of procedures import no Twisted."""
 

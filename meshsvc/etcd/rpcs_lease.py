@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from meshsvc.etcd.proto import lease_pb2 as pb
 from meshsvc.etcd.rpc import Outlet, Procedure, Streaming, Unary
 from meshsvc.etcd.rpcs_kv import fill_header
-from meshsvc.etcd.status import FAULT, Code, RpcFailed, status_of
+from meshsvc.etcd.status import Code, RpcFailed
 from meshsvc.kv import api
 from meshsvc.kv.backend import KvBackend
 
@@ -60,7 +60,7 @@ class KeepAliveCall:
     def _failed(self, failure: Failure) -> None:
         if not self._closed:
             self._closed = True
-            self._outlet.finish(*(status_of(failure.value) or FAULT))
+            self._outlet.fail(failure.value)
 
     def _answered(self, _result: None, answer: Deferred[Any]) -> None:
         self._waiting.discard(answer)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from meshsvc.etcd.proto import upkeep_pb2 as pb
 from meshsvc.etcd.rpc import Outlet
 from meshsvc.etcd.rpcs_kv import fill_header
-from meshsvc.etcd.status import FAULT, status_of
 from meshsvc.kv import upkeep
 from meshsvc.kv.backend import KvBackend
 
@@ -67,4 +66,4 @@ class SnapshotCall:
     def _failed(self, failure: Failure) -> None:
         if not self._closed:
             self._closed = True
-            self._outlet.finish(*(status_of(failure.value) or FAULT))
+            self._outlet.fail(failure.value)

@@ -279,6 +279,31 @@ def test_keepalives_are_answered_as_they_come() -> None:
     assert peer.status(sid) == (0, "")
 
 
+def test_a_store_that_takes_no_watches_fails_the_call() -> None:
+    """An error when a stream is opened is the call's, not the connection's."""
+    peer = GrpcPeer()
+
+    def stopped(_sink):
+        raise errors.Stopped
+
+    peer.store.watch_stream = stopped
+    sid = peer.call(WATCH, pb.WatchRequest(), end=False)
+    assert peer.status(sid) == (14, "etcdserver: server stopped")
+    assert not peer.server.closed
+
+
+def test_a_keepalive_that_fails_ends_its_stream() -> None:
+    """What came with it in one read meets nothing."""
+    peer = GrpcPeer()
+    requests = [lease_pb2.LeaseKeepAliveRequest(ID=i) for i in (1, 2)]
+    sid = peer.call(KEEPALIVE, *requests, b"\x00\x00\x00\x00\x09half", end=False)
+    peer.store.answer(errors.NoLeader())
+    peer.exchange()
+    assert peer.status(sid) == (14, "etcdserver: no leader")
+    assert peer.store.cancelled == 1
+    assert peer.calls._held == 0
+
+
 def test_a_flood_of_keepalives_is_refused() -> None:
     """More than a thousand renewals without an answer end the stream; the store is told."""
     peer = GrpcPeer()

@@ -236,6 +236,26 @@ def test_a_json_stream_that_fails() -> None:
     assert error["message"] == "too slow"
 
 
+def test_json_streams_that_cannot_begin(logged_errors) -> None:
+    """An error when it is opened is an answer like any other; one later ends the stream."""
+    front = Front()
+
+    def stopped(_sink):
+        raise errors.Stopped
+
+    front.store.watch_stream = stopped
+    status, _, body = read(front.ask("/v3/watch", {"create_request": {"key": "aw=="}})[1])
+    assert (status, json.loads(body)["code"]) == (503, 14)
+    front = Front()
+    _, wire = front.ask("/v3/lease/keepalive", {"ID": "7"})
+    front.store.answer(ZeroDivisionError("secret"))
+    status, _, body = read(wire)
+    assert (status, json.loads(body)["error"]["message"]) == (500, "etcdserver: internal error")
+    assert b"secret" not in body
+    assert front.counters.total("etcd_faults_total") == 1
+    logged_errors.flush(ZeroDivisionError)
+
+
 def test_keepalives_in_json() -> None:
     """One line a renewal, then the end."""
     front = Front()

@@ -27,7 +27,6 @@ from meshsvc.etcd.observer import Observer
 from meshsvc.etcd.rpc import Stream, Streaming, Unary
 from meshsvc.etcd.status import FAULT, Code, RpcFailed, status_of
 from meshsvc.kv.backend import KvBackend
-from meshsvc.kv.errors import KvError
 
 MAX_BODY_BYTES = MAX_MESSAGE_BYTES * 2
 """Base64 makes four bytes of three, and names and quotes take some: a request that gRPC takes
@@ -83,6 +82,12 @@ class JsonOutlet:
                 self._request.write(stream_error(code, text, reason))
             self._request.unregisterProducer()
             self._request.done(code)
+            if self.stream is not None:
+                self.stream.close()
+
+    def fail(self, error: BaseException | None) -> None:
+        """See ``rpc.Outlet``."""
+        self.finish(*self._request.status_of(error))
 
     def lost(self) -> None:
         """The client is gone."""
@@ -150,11 +155,15 @@ class JsonRequest(Request):
             if self.requestHeaders.hasHeader(b"origin"):
                 raise RpcFailed(Code.PERMISSION_DENIED, NO_BROWSERS)
             self._dispatch(self.path.decode("latin-1"))
-        except (RpcFailed, KvError) as error:
-            self._fail(error.code, error.text)
-        except Exception as error:  # a fault of ours costs one request
+        except Exception as error:  # whatever it is costs one request
+            self._fail(*self.status_of(error))
+
+    def status_of(self, error: BaseException | None) -> tuple[int, str]:
+        """What an error is for the client; one of ours is logged as well."""
+        status = status_of(error)
+        if status is None:
             self.channel.gateway.observer.fault(self._name, error)
-            self._fail(*FAULT)
+        return status or FAULT
 
     def done(self, code: int) -> None:
         """Count it and let the connection go on."""
@@ -226,27 +235,21 @@ class JsonRequest(Request):
 
     def _stream(self, procedure: Streaming) -> None:
         messages = list(parse_requests(self.content.read(), procedure.request_type))
-        outlet = self.outlet = JsonOutlet(self, procedure.response_type)
+        outlet = JsonOutlet(self, procedure.response_type)
+        stream = outlet.stream = procedure.open(self.channel.gateway.store, outlet)
+        self.outlet = outlet
         self.setHeader(b"content-type", JSON)
         self.registerProducer(outlet, True)
-        stream = outlet.stream = procedure.open(self.channel.gateway.store, outlet)
-        try:
-            for message in messages:
-                _bounded(message)
-                stream.message(message)
-        except (RpcFailed, KvError) as error:
-            outlet.finish(error.code, error.text)
-            return
+        for message in messages:
+            _bounded(message)
+            stream.message(message)
         stream.half_closed()
 
     def _failed(self, failure: Failure) -> None:
         self._answer = None
         if self._disconnected or failure.check(CancelledError):
             return
-        status = status_of(failure.value)
-        if status is None:
-            self.channel.gateway.observer.fault(self._name, failure.value)
-        self._fail(*(status or FAULT))
+        self._fail(*self.status_of(failure.value))
 
     def _lost(self, _failure: Failure) -> None:
         if self._answer is not None:
@@ -255,6 +258,9 @@ class JsonRequest(Request):
             self.outlet.lost()
 
     def _fail(self, code: int, text: str) -> None:
+        if self.outlet is not None:
+            self.outlet.finish(code, text)
+            return
         self._json(HTTP_STATUS.get(code, 500), error_body(code, text), code)
 
     def _json(self, status: int, body: bytes, code: int = 0) -> None:
