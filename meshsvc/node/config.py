@@ -34,6 +34,7 @@ from meshsvc.node.config_sections import (
     Node,
     Seeds,
     Shards,
+    Store,
     Tables,
     find_key,
 )
@@ -58,6 +59,7 @@ class Config:
     gossip: Gossip = field(default_factory=Gossip)
     shards: Shards = field(default_factory=Shards)
     tables: Tables = field(default_factory=Tables)
+    store: Store = field(default_factory=Store)
     admin: Admin = field(default_factory=Admin)
     applications: Mapping[str, Options] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -263,6 +265,18 @@ class _Reading:
         if listen.peer.host in _WILDCARDS and advertise is None:
             what = f"missing, and listen.peer is {listen.peer}, which nobody can dial"
             yield wrong(("node", "advertise"), what, "", '"host:port" to reach this node', where)
+        yield from self._without_store(name)
+
+    def _without_store(self, name: str) -> Iterator[str]:
+        """What needs the store, on a node that holds no part of it."""
+        if self.values.get(("store", "expect")):
+            return
+        expected = "[store] expect = N, the number of nodes that found the store"
+        for path in (("listen", "etcd"), ("mesh", "controller")):
+            value = self.values.get(path)
+            if value and value != "static":
+                where = self.origins.get(path, name)
+                yield wrong(path, "needs the store, and expect is 0", str(value), expected, where)
 
     def _backend_problems(self, name: str) -> Iterator[str]:
         """What is wrong with the options of a backend that comes with meshsvc."""

@@ -44,16 +44,17 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """``[listen]``: the ports; names other than the three below are the applications' own."""
+    """``[listen]``: the ports; names other than the four below are the applications' own."""
 
     peer: Address = key("127.0.0.1:7700", kinds.address())
     admin: Address | None = key("127.0.0.1:7701", kinds.address(optional=True))
     client: Address | None = key("", kinds.address(optional=True))
+    etcd: Address | None = key("", kinds.address(optional=True))
     others: Mapping[str, Address] = field(default_factory=dict)
 
     def bound(self) -> dict[str, Address]:
         """Every listener to bind, by name; those set to "" are left out."""
-        named = {"peer": self.peer, "admin": self.admin, "client": self.client}
+        named = {"peer": self.peer, "admin": self.admin, "client": self.client, "etcd": self.etcd}
         return {name: at for name, at in (named | dict(self.others)).items() if at is not None}
 
 
@@ -82,7 +83,7 @@ class Discovery:
 class Mesh:
     """``[mesh]``: which nodes hold data links with each other, and who decides it."""
 
-    controller: str = key("static", kinds.choice("static"))
+    controller: str = key("static", kinds.choice("static", "raft"))
     roster: tuple[str, ...] = key([], kinds.names())
     form_delay_s: float = key("500 ms", kinds.duration("0 s", "1 min"))
     start_wait_s: float = key("5 s", kinds.duration("0 s", "10 min"))
@@ -122,13 +123,23 @@ class Tables:
 
 
 @dataclass(frozen=True, slots=True)
+class Store:
+    """``[store]``: the consistent store that clients of etcd's API see."""
+
+    expect: int = key(0, kinds.integer(0, 9))
+    quota: int = key("2 GiB", kinds.size("16 MiB", "64 GiB"))
+    heartbeat_s: float = key("100 ms", kinds.duration("10 ms", "10 s"))
+    election_s: float = key("1 s", kinds.duration("100 ms", "1 min"))
+
+
+@dataclass(frozen=True, slots=True)
 class Admin:
     """``[admin]``: who may ask the admin port."""
 
     hosts: tuple[str, ...] = key([], kinds.texts())
 
 
-Section = Node | Listen | Seeds | Discovery | Mesh | Gossip | Shards | Tables | Admin
+Section = Node | Listen | Seeds | Discovery | Mesh | Gossip | Shards | Tables | Store | Admin
 
 SECTIONS: dict[str, type[Section]] = {
     "node": Node,
@@ -139,6 +150,7 @@ SECTIONS: dict[str, type[Section]] = {
     "gossip": Gossip,
     "shards": Shards,
     "tables": Tables,
+    "store": Store,
     "admin": Admin,
 }
 """The sections with fixed keys; ``[applications.NAME]`` is free and comes on top."""
