@@ -29,6 +29,7 @@ class Node:
     name: str
     peer: int
     admin: int
+    etcd: int
     folder: Path
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
@@ -69,20 +70,22 @@ class Node:
 class Cluster:
     """Nodes that know each other; use as a context manager.
 
-    ``cpus`` gives each node the CPUs of its shards: [0] is one shard on CPU 0.
+    ``cpus`` gives each node the CPUs of its shards: [0] is one shard on CPU 0. With ``store``
+    all nodes hold the store, and serve etcd's API on the port ``etcd``.
     """
 
     cpus: Sequence[list[int]]
     pin: bool = True
+    store: bool = False
     nodes: list[Node] = field(default_factory=list)
     folder: Path = field(init=False)
 
     def __enter__(self) -> Cluster:
         self.folder = Path(tempfile.mkdtemp(prefix="mb-"))
-        ports = free_ports(2 * len(self.cpus))
+        ports = free_ports(3 * len(self.cpus))
         for number in range(len(self.cpus)):
             name = f"n{number + 1}"
-            self.nodes.append(Node(name, ports.pop(), ports.pop(), self.folder / name))
+            self.nodes.append(Node(name, ports.pop(), ports.pop(), ports.pop(), self.folder / name))
         for node, cpus in zip(self.nodes, self.cpus, strict=True):
             self._write(node, cpus)
         return self
@@ -108,6 +111,7 @@ applications = ["benchapp"]
 [listen]
 peer = "127.0.0.1:{node.peer}"
 admin = "127.0.0.1:{node.admin}"
+{self._store(node)}
 [seeds]
 addresses = {json.dumps(seeds)}
 [mesh]
@@ -116,6 +120,11 @@ roster = {json.dumps(roster)}
 events = "{node.events}"
 """
         )
+
+    def _store(self, node: Node) -> str:
+        if not self.store:
+            return ""
+        return f'etcd = "127.0.0.1:{node.etcd}"\n[store]\nexpect = {len(self.nodes)}'
 
     def start(self, *nodes: Node) -> None:
         """Start nodes, all when none is named; ``started`` of each is the moment of its exec."""
