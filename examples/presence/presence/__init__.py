@@ -1,0 +1,1 @@
+"""Who is on-line, where: an example application of meshsvc."""
