@@ -40,10 +40,11 @@ $(BIN)/python:
 	echo 'no Python >= 3.11 with venv found: install one, or name it with make PYTHON=...' >&2; exit 1
 
 # `pip install --group` came with pip 25.1.
-$(STAMP): pyproject.toml examples/ratelimit/pyproject.toml | $(BIN)/python
+$(STAMP): pyproject.toml examples/ratelimit/pyproject.toml examples/presence/pyproject.toml | $(BIN)/python
 	@echo 'installing meshsvc, its development tools and the example into $(VENV)'
 	@$(PIP) install --upgrade 'pip>=25.1'
-	@$(PIP) install --editable . --editable ./examples/ratelimit --group dev
+	@$(PIP) install --editable . --editable ./examples/ratelimit \
+	  --editable ./examples/presence --group dev
 	@touch $@
 
 install: $(STAMP)
