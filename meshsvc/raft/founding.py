@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from random import Random
+from typing import TYPE_CHECKING
 
 from meshsvc.raft.founding_terms import (
     COMMIT,
@@ -49,6 +49,9 @@ from meshsvc.raft.founding_terms import (
     Record,
     Start,
 )
+
+if TYPE_CHECKING:
+    from random import Random
 
 SETTLE_S = 1.0
 """How long what is seen must not have changed before a plan is proposed: nodes that start
