@@ -14,6 +14,7 @@ PROGRAMS = (
     "http2.py",
     "sim.py",
     "journal.py",
+    "kv_core.py",
 )
 
 here = Path(__file__).resolve().parent

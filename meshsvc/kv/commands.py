@@ -88,10 +88,10 @@ def decode(data: bytes) -> Command:
     Raises:
         BadCommand: when it holds none.
     """
-    fields = cast("Any", decode_cbor(data))
     try:
+        fields = cast("Any", decode_cbor(data))
         return _COMMANDS[fields[0]](*fields[1:])
-    except (TypeError, ValueError, IndexError, KeyError) as error:
+    except (WireError, TypeError, ValueError, IndexError, KeyError) as error:
         raise BadCommand(f"an entry of {len(data)} bytes is no command: {error!r}") from None
 
 

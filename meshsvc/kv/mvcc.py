@@ -257,8 +257,8 @@ class Mvcc:
         if version[LEASE]:
             self._leases.attach(version[LEASE], version[0])
 
-    def restore_change(self, changes: tuple[Version, ...]) -> None:
-        """Add all that the next revision changed."""
+    def restore_part(self, changes: tuple[Version, ...]) -> None:
+        """Add some of what the next revision changed; ``restore_change`` adds the rest."""
         for version in changes:
             old = self.index.latest(version[0])
             if old is not None and old[LEASE]:
@@ -266,6 +266,10 @@ class Mvcc:
             if version[LEASE]:
                 self._leases.attach(version[LEASE], version[0])
             self._add(version)
+
+    def restore_change(self, changes: tuple[Version, ...]) -> None:
+        """Add all that the next revision changed, or what is left of it."""
+        self.restore_part(changes)
         self.commit()
 
 

@@ -8,7 +8,7 @@ to date, snapshots, hashes, wide ranges) is done in slices between other people'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from random import Random
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ from meshsvc import errors as mesh_errors
 from meshsvc.counters import Counters
 from meshsvc.kv import api, check, commands, errors, quota, ranges, snapshot_file, upkeep
 from meshsvc.kv.backend import SnapshotSink, WatchSink
+from meshsvc.kv.driven import Driven
 from meshsvc.kv.keeper import LeaseKeeper
 from meshsvc.kv.leasing import Leasing
 from meshsvc.kv.machine import Machine, Result
@@ -43,7 +44,6 @@ from meshsvc.kv.protocol import (
     Steps,
     Turns,
 )
-from meshsvc.kv.snapshot import Restore
 from meshsvc.kv.streams import Stream
 from meshsvc.kv.tending import Tending
 from meshsvc.kv.watch import WatchHub
@@ -76,8 +76,8 @@ _KINDS: dict[type[Exception], type[errors.KvError]] = {
 class KvService(Tending, Leasing, Service):
     """One replica of a keyspace, for fronts (``backend.KvBackend``) and for Raft.
 
-    Raft calls ``apply``, ``snapshot``, ``begin_restore`` and ``adopt``. ``attach`` must have
-    been called before anything is asked of the service.
+    The group is made with ``state_machine`` and handed to ``attach``, before which nothing may
+    be asked of the service.
 
     Args:
         machine: the replica's state.
@@ -150,17 +150,13 @@ class KvService(Tending, Leasing, Service):
             self._turns.soon("prune", self._prune)
         return result
 
-    def snapshot_chunks(self) -> Iterator[bytes]:
-        """The state as of now, in chunks, each a slice of work."""
-        return self.machine.snapshot()
+    @property
+    def state_machine(self) -> Driven:
+        """What the group is to drive."""
+        return Driven(self.machine, self.apply, self._adopt)
 
-    def begin_restore(self) -> Restore:
-        """Begin to take a snapshot in; ``feed`` it the chunks, then ``adopt`` it."""
-        return self.machine.restore()
-
-    def adopt(self, restored: Restore) -> None:
-        """Go on with the state that a snapshot brought."""
-        self.machine.adopt(restored.machine)
+    def _adopt(self, restored: Machine) -> None:
+        self.machine.adopt(restored)
         self.hub.restored()
 
     # --- keys --------------------------------------------------------------------------

@@ -6,7 +6,8 @@ the oldest change that is kept, in key order, then the changes since, revision b
 to the one at which the snapshot began; to restore it is to do them again.
 
 A chunk is a CBOR array of records; every record is an array that begins with its kind.
-``HEAD`` is first and ``END`` is last, with a CRC over all that came before it.
+``HEAD`` is first and ``END`` is last, with a CRC over all that came before it. A revision that
+changed very much comes as any number of ``PART`` and ends with the next ``CHANGES``.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
     from meshsvc.kv.machine import Machine
 
 FORMAT = 1
-HEAD, LEASES, BASE, CHANGES, END = 1, 2, 3, 4, 5
+HEAD, LEASES, BASE, CHANGES, END, PART = 1, 2, 3, 4, 5, 6
 
 SLICE_RECORDS = 2_000
 """Records looked at for one chunk: about 5 ms."""
 
 CHUNK_BYTES = 256 * 1024
-"""At which a chunk is ended early; one revision that is larger makes a larger chunk."""
+"""At which a chunk is ended early, so that with the largest value it stays below 4 MiB."""
 
 
 class BadSnapshot(RemoteError):
@@ -84,16 +85,27 @@ def _sealed(head: list[Any], leases: list[Any], machine: Machine) -> Iterator[by
 
 
 def _parts(head: list[Any], leases: list[Any], machine: Machine) -> Iterator[bytes]:
-    mvcc = machine.mvcc
     revision, first_change = head[4], head[6]
     yield encode([head])
     for start in range(0, len(leases), SLICE_RECORDS):
         yield encode([[LEASES, leases[start : start + SLICE_RECORDS]]])
     yield from _base(machine, first_change)
+    yield from _changes(machine, first_change, revision)
+
+
+def _changes(machine: Machine, first_change: int, revision: int) -> Iterator[bytes]:
     records: list[object] = []
     size = looked = 0
     for main in range(first_change, revision + 1):
-        changes = mvcc.changes(main)
+        changes = machine.mvcc.changes(main)
+        if len(changes) > SLICE_RECORDS:
+            # Many changes of one revision are deletes of a range, or of a lease: all small.
+            if records:
+                yield encode([[CHANGES, records]])
+                records, size, looked = [], 0, 0
+            for start in range(0, len(changes) - SLICE_RECORDS, SLICE_RECORDS):
+                yield encode([[PART, changes[start : start + SLICE_RECORDS]]])
+            changes = changes[start + SLICE_RECORDS :]
         records.append(changes)
         looked += len(changes)
         size += sum([len(version[0]) + len(version[VALUE]) for version in changes])
@@ -170,6 +182,8 @@ class Restore:
         elif kind == CHANGES:
             for changes in record[1]:
                 mvcc.restore_change(tuple([tuple(version) for version in changes]))
+        elif kind == PART:
+            mvcc.restore_part(tuple([tuple(version) for version in record[1]]))
         elif kind == END:
             self._end(record[1])
         else:

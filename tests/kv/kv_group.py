@@ -76,7 +76,7 @@ class Group:
         while not self.cut and self.applied < len(self.cluster.entries):
             self.applied += 1
             term, data = self.cluster.entries[self.applied - 1]
-            result = self.service.apply(data, self.applied, term)
+            result = self.service.state_machine.apply(data, self.applied, term)
             done = self.waiting.pop(self.applied, None)
             if done is not None:
                 done.callback(result)

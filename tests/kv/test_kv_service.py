@@ -378,10 +378,10 @@ def test_watchers_hear_at_the_end_of_a_turn():
         cluster.groups[2].cut = True
         for _ in range(5):
             cluster.ask(cluster[1].put(Put(b"k")))
-        restore = cluster[2].begin_restore()
-        for chunk in cluster[1].snapshot_chunks():
+        restore = cluster[2].state_machine.restore()
+        for chunk in cluster[1].state_machine.snapshot():
             restore.feed(chunk)
-        cluster[2].adopt(restore)
+        restore.finish()
         cluster.settle()
         assert [event.kv.version for event in ear.events(0)] == list(range(1, 16))
 
