@@ -1,6 +1,9 @@
 """Whole nodes with a cut between two of them: control calls go over a third."""
 
+from random import Random
+
 import pytest
+from relay_net import connected
 from twisted.internet.defer import Deferred
 
 from meshsvc.errors import CallError, Disconnected
@@ -158,3 +161,35 @@ def test_a_node_without_any_way_is_disconnected_at_once():
         started = sim.now
         assert isinstance(ask(sim, n1, n2), Disconnected)
         assert sim.now == started
+
+
+@pytest.mark.contract("VERB-6")
+@pytest.mark.parametrize("seed", range(3))
+def test_random_cuts_that_leave_a_way_cut_nobody_off(seed):
+    """Whole nodes over a random tree and some edges: all asks answered, broadcasts heard once."""
+    rng = Random(seed)
+    with simulate(nodes=6, seed=seed) as sim:
+        sim.run_until(sim.formed, 20)
+        heard = []
+        for node in sim.nodes:
+            messaging = node.zero.shard.messaging
+            messaging.register_oneway(
+                "test.cry", lambda call, name=node.name: heard.append((name, call.payload))
+            )
+        kept = connected(6, rng, 0.2)
+        pairs = [(a, b) for b in range(6) for a in range(b) if (a, b) not in kept]
+        for a, b in pairs:
+            sim.fault(f"partition {sim.nodes[a].name} | {sim.nodes[b].name}")
+        sim.run_until(
+            lambda: all(cut_off(sim.nodes[a], sim.nodes[b]) for a, b in pairs), timeout_s=60
+        )
+        sim.run(15)
+        for source in sim.nodes:
+            for target in sim.nodes:
+                assert ask(sim, source, target, payload=target.name) == target.name
+            source.zero.shard.context("").everyone.broadcast("test.cry", source.name)
+        sim.run(35)
+        names = [node.name for node in sim.nodes]
+        assert sorted(heard) == sorted((a, b) for a in names for b in names)
+        for node in sim.nodes:
+            node.zero.shard.messaging.unregister("test.cry")
