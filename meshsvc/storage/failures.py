@@ -54,4 +54,4 @@ class QueueFull(LocalError):
 
 
 class SnapshotGone(LocalError):
-    """A chunk of a snapshot that was ended before, or that another of its group replaced."""
+    """A chunk of a snapshot that was ended before, or that was begun once more."""

@@ -11,7 +11,7 @@ first, for all groups of a shard. Errors they end with:
 
 A full disk is none of them: appends wait (and the alarm is on) until there is room again.
 Only a snapshot that is being written ends with ``NoSpace``, or with ``SnapshotGone`` when
-another of its group was begun.
+the same one was begun once more.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class SnapshotWriter:
 
         Raises:
             TooLarge: it is over ``MAX_CHUNK``.
-            SnapshotGone: it was abandoned, or another of the group took its place.
+            SnapshotGone: it was ended, or begun once more.
             NoSpace: the disk is full; the snapshot is abandoned.
             OSError: the disk fails.
         """
@@ -118,8 +118,8 @@ class SnapshotWriter:
     def _open(self) -> File:
         if self._file is None:
             raise SnapshotGone(
-                f"the snapshot at {self.meta.index} is no longer written: it was ended, or"
-                " another of its group was begun"
+                f"the snapshot at {self.meta.index} is no longer written: it was ended, or begun"
+                " once more"
             )
         return self._file
 

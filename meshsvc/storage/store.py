@@ -30,7 +30,7 @@ class Store:
         self.journal = journal
         self._snapshots = snapshots
         self._newest: dict[int, SnapshotMeta] = {}
-        self._writing: dict[int, SnapshotWriter] = {}
+        self._writing: dict[tuple[int, int, int], SnapshotWriter] = {}
 
     def load(self) -> None:
         """Find the newest snapshot of each group and let the logs agree with them.
@@ -67,17 +67,18 @@ class Store:
         return [next(done) if no is None else no for no in refused]
 
     def begin_snapshot(self, group: int, meta: SnapshotMeta) -> SnapshotWriter:
-        """Begin to write a snapshot; one of the group that is being written is abandoned.
+        """Begin to write a snapshot; the same one, if it is being written, is abandoned.
 
         Raises:
             NoSpace: the disk is full.
             JournalFailed: the disk failed.
         """
         with self.journal.guard():
-            before = self._writing.pop(group, None)
+            before = self._writing.pop((group, meta.index, meta.term), None)
             if before is not None:
                 before.abandon()
-            writer = self._writing[group] = self._snapshots.begin(group, meta)
+            writer = self._snapshots.begin(group, meta)
+            self._writing[group, meta.index, meta.term] = writer
             return writer
 
     def add_chunk(self, writer: SnapshotWriter, data: bytes) -> None:
@@ -89,7 +90,7 @@ class Store:
         """Make a snapshot durable and remove older ones; raises as ``begin_snapshot``."""
         with self.journal.guard():
             writer.finish()
-            del self._writing[group]
+            del self._writing[group, writer.meta.index, writer.meta.term]
             newest = self._newest.get(group)
             if newest is None or newest.index <= writer.meta.index:
                 self._newest[group] = writer.meta
@@ -99,6 +100,8 @@ class Store:
         """Leave nothing of a snapshot that is not wanted."""
         with self.journal.guard():
             writer.abandon()
+            for key in [key for key, each in self._writing.items() if each is writer]:
+                del self._writing[key]
 
     def open_snapshot(self, group: int) -> SnapshotReader | None:
         """The newest snapshot of a group, open; None when there is none.

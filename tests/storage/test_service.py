@@ -319,7 +319,7 @@ def test_a_received_snapshot_replaces_the_log():
     assert not [path for path in rig.disk.files() if path.endswith(".new")]
 
 
-def test_a_newer_snapshot_takes_the_place_of_one_being_written():
+def test_a_snapshot_that_is_begun_once_more_takes_the_place_of_itself():
     """A transfer that begins again: the earlier one is told at its next chunk, nothing is left."""
     rig = Rig().opened()
     log = rig.service.group(1)
@@ -328,10 +328,13 @@ def test_a_newer_snapshot_takes_the_place_of_one_being_written():
     second = rig.done(log.begin_snapshot(SnapshotMeta(5, 1)))
     rig.done(second.add(b"all"))
     for late in (first.add(b"other half"), first.finish()):
-        with pytest.raises(SnapshotGone, match="another of its group was begun"):
+        with pytest.raises(SnapshotGone, match="begun once more"):
             rig.done(late)
     rig.done(first.abandon())
+    other = rig.done(log.begin_snapshot(SnapshotMeta(4, 1)))  # another does not disturb it
     rig.done(second.finish())
+    rig.done(other.add(b"older"))
+    rig.done(other.finish())
     source = rig.done(log.open_snapshot())
     assert rig.done(source.chunk(0)) == b"all"
     assert rig.ended == []
