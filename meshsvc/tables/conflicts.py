@@ -7,12 +7,12 @@ version above both, so that it wins on every copy and nobody asks again.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from zope.interface import implementer
 
 from meshsvc.interfaces import IConflictResolver
-from meshsvc.tables.replica import Copied, Replica
+from meshsvc.tables.replica import Replica
 from meshsvc.tables.rows import Kind, Origin, Row, beats, own_copy
 
 LAST_WRITER = "last-writer"
@@ -50,30 +50,34 @@ class KeepBoth:
 SHIPPED = {resolver.name: resolver for resolver in (LastWriter(), KeepBoth())}
 
 
-def conflict(replica: Replica, theirs: Copied) -> bool:
-    """Whether both sides hold the key alive, in different versions."""
-    mine = replica.rows.get(theirs.rid)
-    alive = mine is not None and not mine.dead and not theirs.row.dead
-    return alive and mine[:3] != theirs.row[:3]  # type: ignore[index]
+def conflict(mine: Row | None, theirs: Row) -> bool:
+    """Whether both sides hold a key alive, in different versions."""
+    alive = mine is not None and not mine.dead and not theirs.dead
+    return alive and mine[:3] != theirs[:3]  # type: ignore[index]
 
 
-def resolved(
-    resolver: Any, replica: Replica, theirs: Copied, origin: Origin, most: int
-) -> Copied | None:
-    """What a conflict ends in; None when the row here was deleted meanwhile.
+class Conflict(NamedTuple):
+    """A key that both sides hold: each side's row and value."""
+
+    key: Any
+    mine: Row
+    theirs: Row
+    here: Any
+    there: Any
+
+
+def resolved(resolver: Any, found: Conflict, origin: Origin, most: int) -> tuple[Row, Any]:
+    """What a conflict ends in: a version above both, and the value.
 
     Raises:
         Exception: whatever the resolver does, or what ``own_copy`` has against its answer.
     """
-    mine = replica.rows.get(theirs.rid)
-    if mine is None or mine.dead:
-        return None
-    here = replica.values[theirs.rid]
-    pair = (here, theirs.value) if beats(theirs.row, mine) else (theirs.value, here)
-    value = own_copy(theirs.rid, resolver.resolve(theirs.rid, *pair), most)
-    last = theirs.row if beats(theirs.row, mine) else mine
-    row = Row(max(mine.stamp, theirs.row.stamp) + 1, origin, False, last.owner)
-    return Copied(theirs.rid, row, value)
+    key, mine, theirs, here, there = found
+    newer = beats(theirs, mine)
+    answer = resolver.resolve(key, *((here, there) if newer else (there, here)))
+    value, _ = own_copy(key, answer, most)
+    owner = theirs.owner if newer else mine.owner
+    return Row(max(mine.stamp, theirs.stamp) + 1, origin, False, owner), value
 
 
 def needs_resolver(replica: Replica) -> bool:

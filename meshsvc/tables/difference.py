@@ -14,7 +14,7 @@ from zlib import crc32
 
 from meshsvc.errors import BadTable, WireError
 from meshsvc.tables.digest import COUNT, bucket_of
-from meshsvc.tables.replica import Copied, Replica
+from meshsvc.tables.replica import Replica, Rows
 from meshsvc.tables.rows import Kind, Origin, Owner, Row, beats, element
 from meshsvc.tables.writes import BatchReader, check_keys
 from meshsvc.wire.codec import decode
@@ -114,7 +114,7 @@ def _size(value: Any) -> int:
     return 9 if value is None or kind in (int, float, bool) else len(element(value))
 
 
-def unpack(reader: BatchReader, kind: Kind, columns: Any) -> list[Copied]:
+def unpack(reader: BatchReader, kind: Kind, columns: Any) -> Rows:
     """The rows in some columns.
 
     Raises:
@@ -138,7 +138,9 @@ def unpack(reader: BatchReader, kind: Kind, columns: Any) -> list[Copied]:
             values = [decode(data) for data in values]
         else:
             rids = keys
-        return list(map(Copied, rids, rows, values))
+        if not len(rids) == len(rows) == len(values):
+            raise ValueError(f"{len(keys)} keys, {len(rows)} versions, {len(values)} values")
+        return Rows(rids, rows, values)
     except (ValueError, TypeError, IndexError, BadTable) as error:
         raise WireError(f"rows of a table are malformed: {error}") from error
 

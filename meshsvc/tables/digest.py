@@ -10,7 +10,7 @@ that was written a hundred times in between costs what one write costs.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from hashlib import blake2b
 from struct import Struct
 from typing import Any
@@ -23,7 +23,6 @@ COUNT = 1024
 """8 KiB of fingerprints; a difference in a table of a million rows costs a thousand keys."""
 
 _WIRE = Struct(f">{COUNT}Q")
-_VERSION = Struct(">QQQ?").pack
 
 
 def bucket_of(rid: Any) -> int:
@@ -32,52 +31,63 @@ def bucket_of(rid: Any) -> int:
     return crc32(key_bytes(key)) % COUNT
 
 
-def _rid_bytes(rid: Any) -> bytes:
-    if type(rid) is tuple:
-        return key_bytes(rid[0]) + b"\0" + bytes(rid[1])
-    return key_bytes(rid)
+def _mix(word: int) -> int:
+    """64 bits of a word, scattered. Not a plain XOR or CRC: two rows that have each other's
+    version must not add up to what they were before.
+    """
+    word = word * _ODD & _WORD
+    return (word ^ word >> 29) * _ODD & _WORD
 
 
-def _hash(data: bytes) -> int:
-    return int.from_bytes(blake2b(data, digest_size=8).digest(), "big")
+_WORD = 2**64 - 1
+_ODD = 0x9E3779B97F4A7C15
 
 
 class Digest:
     """The fingerprints of one copy; ``pending`` maps rows to what the sums still hold of them."""
 
     def __init__(self) -> None:
-        self.pending: dict[Hashable, Row | None] = {}
+        self.pending: dict[Any, Row | None] = {}
         self._sums = [0] * COUNT
         self._origins: dict[Origin, int] = {}
+        self._last: tuple[Row | None, int] = (None, 0)
 
     def settle(self, rows: dict[Any, Row], most: int) -> bool:
         """Work off up to ``most`` pending rows; True when none are left."""
-        pending, sums = self.pending, self._sums
+        pending, sums, version = self.pending, self._sums, self._version
         for _ in range(min(most, len(pending))):
             rid, old = pending.popitem()
             new = rows.get(rid)
             if new is old:
                 continue
-            data = _rid_bytes(rid)
-            change = (
-                self._print(data, new)
-                if old is None
-                else (self._print(data, old) ^ self._print(data, new))
-            )
-            sums[crc32(data) % COUNT if type(rid) is not tuple else bucket_of(rid)] ^= change
+            if type(rid) is tuple:
+                bucket = bucket_of(rid)
+                key = crc32(rid[1], crc32(key_bytes(rid[0])))
+            else:
+                key = crc32(key_bytes(rid))
+                bucket = key % COUNT
+            if old is not None:
+                sums[bucket] ^= _mix(key ^ version(old))
+            if new is not None:
+                sums[bucket] ^= _mix(key ^ version(new))
         return not pending
 
-    def _print(self, data: bytes, row: Row | None) -> int:
-        if row is None:
-            return 0
+    def _version(self, row: Row) -> int:
+        """64 bits of a version; rows of one batch share it, so the last one is remembered."""
+        last, word = self._last
+        if row is last:
+            return word
         origin = self._origins.get(row.origin)
         if origin is None:
             if len(self._origins) >= MAX_ORIGINS:
                 self._origins.clear()
             node, *lives = row.origin
-            text = f"{node} {lives[0]} {lives[1]} {lives[2]}"
-            origin = self._origins[row.origin] = _hash(text.encode())
-        return _hash(_VERSION(row.stamp, origin, len(data), row.dead) + data)
+            text = f"{node} {lives[0]} {lives[1]} {lives[2]}".encode()
+            origin = int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
+            self._origins[row.origin] = origin
+        word = _mix(_mix(row.stamp) ^ origin) ^ row.dead
+        self._last = (row, word)
+        return word
 
     def packed(self) -> bytes:
         """All fingerprints, 8 bytes each; ``settle`` first."""

@@ -23,7 +23,7 @@ from meshsvc.messaging.dispatch import Call
 from meshsvc.model import ShardAddress
 from meshsvc.tables.difference import chunks, index, missing, pack, read_summary, summarize, unpack
 from meshsvc.tables.digest import COUNT
-from meshsvc.tables.replica import Copied, Replica
+from meshsvc.tables.replica import Replica, Rows
 from meshsvc.tables.rows import Kind, Schema
 from meshsvc.tables.writes import BatchReader
 
@@ -58,7 +58,7 @@ class Host(Protocol):
     def siblings(self) -> list[ShardAddress]:
         """The other shards of this node that are up."""
 
-    def believable(self, copied: list[Copied]) -> list[Copied]:
+    def believable(self, copied: Rows) -> Rows:
         """The rows whose stamps are not too far ahead, noted by the clock."""
 
     def now(self) -> int:
@@ -74,14 +74,14 @@ class _Kept:
     replica: Replica
     until: float
     buckets: dict[int, list[Any]] = field(default_factory=dict)
-    rows: list[Copied] = field(default_factory=list)
+    rows: Rows = field(default_factory=Rows)
 
 
 class Gathered:
     """What a leading side learned: rows that come, and rows that the other side wants."""
 
     def __init__(self) -> None:
-        self.rows: list[Copied] = []
+        self.rows = Rows()
         self.wanted: list[Any] = []
 
 
@@ -130,7 +130,7 @@ class Exchange:
         """Everything that differs, unmerged; of rows that both have, both versions."""
         all_of_it = Gathered()
         async for found in self._differences(target, replica, buckets, rows, both=True):
-            all_of_it.rows += found.rows
+            all_of_it.rows.extend(found.rows)
             all_of_it.wanted += found.wanted
         return all_of_it
 
@@ -149,7 +149,7 @@ class Exchange:
             found.rows = unpack(host.reader, replica.schema.kind, columns)
             while left:
                 columns, used = await host.ask(target, "tables.fetch", [name, left], STEP_S)
-                found.rows += unpack(host.reader, replica.schema.kind, columns)
+                found.rows.extend(unpack(host.reader, replica.schema.kind, columns))
                 left = left[max(1, used) :]
             yield found
 
@@ -171,15 +171,15 @@ class Exchange:
                 target, verb, [replica.schema.wire(), columns, spread, *with_], STEP_S
             )
 
-    async def merge(self, replica: Replica, copied: list[Copied], spread: bool) -> None:
+    async def merge(self, replica: Replica, copied: Rows, spread: bool) -> None:
         """Merge rows in slices; with ``spread``, give them to the other shards as well."""
         host = self._host
         for at in range(0, len(copied), SLICE_ROWS):
-            part = host.believable(copied[at : at + SLICE_ROWS])
+            part = host.believable(copied.part(at, SLICE_ROWS))
             if replica.merge(part, host.now()):
                 host.changed(replica)
             if spread:
-                await self._spread(replica, [each.rid for each in part])
+                await self._spread(replica, part.rids)
             else:
                 await self.breathe()
 
@@ -284,7 +284,7 @@ class Exchange:
     def _staged(self, call: Call) -> Any:
         _, columns, _, stage = call.payload
         kept = self._resume(stage, call)
-        kept.rows += unpack(self._host.reader, kept.replica.schema.kind, columns)
+        kept.rows.extend(unpack(self._host.reader, kept.replica.schema.kind, columns))
 
     async def commit(self, stage: Any, call: Call) -> tuple[Replica, list[Any]]:
         """Merge what was staged by the caller; answers where, and which rows.
@@ -295,7 +295,7 @@ class Exchange:
         kept = self._resume(stage, call)
         del self._kept[stage]
         await self.merge(kept.replica, kept.rows, spread=True)
-        return kept.replica, [each.rid for each in kept.rows]
+        return kept.replica, kept.rows.rids
 
 
 def _read_rids(replica: Replica, rids: Any) -> list[Any]:

@@ -45,12 +45,42 @@ class Change(NamedTuple):
     gone: bool
 
 
-class Copied(NamedTuple):
-    """A row with what it is a row of, as it travels between copies."""
+class Rows:
+    """Rows as they travel, in three lists side by side: a million of them are three objects to
+    the garbage collector, and not a million.
+    """
 
-    rid: Any
-    row: Row
-    value: object
+    __slots__ = ("rids", "rows", "values")
+
+    def __init__(
+        self, rids: list[Any] | None = None, rows: Any = None, values: list[Any] | None = None
+    ) -> None:
+        self.rids: list[Any] = [] if rids is None else rids
+        self.rows: list[Row] = [] if rows is None else rows
+        self.values: list[Any] = [] if values is None else values
+
+    def __len__(self) -> int:
+        return len(self.rids)
+
+    def __iter__(self) -> Iterator[tuple[Any, Row, Any]]:
+        return zip(self.rids, self.rows, self.values, strict=True)
+
+    def append(self, rid: Any, row: Row, value: Any) -> None:
+        """One more."""
+        self.rids.append(rid)
+        self.rows.append(row)
+        self.values.append(value)
+
+    def extend(self, other: Rows) -> None:
+        """Those of another, behind these."""
+        self.rids += other.rids
+        self.rows += other.rows
+        self.values += other.values
+
+    def part(self, start: int, size: int) -> Rows:
+        """Some of them."""
+        stop = start + size
+        return Rows(self.rids[start:stop], self.rows[start:stop], self.values[start:stop])
 
 
 class Replica:
@@ -120,7 +150,7 @@ class Replica:
             won += 1
         return won
 
-    def merge(self, copied: Iterable[Copied], now: int) -> int:
+    def merge(self, copied: Iterable[tuple[Any, Row, Any]], now: int) -> int:
         """Merge rows of another copy; returns how many won."""
         welcome, plain, last, known = self._welcome, not self._special, None, False
         won = 0

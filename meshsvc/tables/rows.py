@@ -129,7 +129,9 @@ def check_key(key: object) -> Key:
         BadKey: when it is of another type, wider than 64 bits, no text or too long.
     """
     kind = type(key)
-    if kind is str:
+    if kind is str and key.isascii():  # type: ignore[attr-defined]
+        size = len(key)  # type: ignore[arg-type]
+    elif kind is str:
         try:
             size = len(key.encode())  # type: ignore[attr-defined]
         except UnicodeEncodeError:
@@ -148,18 +150,18 @@ def check_key(key: object) -> Key:
     return key  # type: ignore[return-value]
 
 
-def own_copy(key: Key, value: object, most: int) -> object:
-    """A value as a table stores it: checked, and no alias of the caller's object.
+def own_copy(key: Key, value: object, most: int) -> tuple[object, int]:
+    """A value as a table stores it, checked and no alias of the caller's, and about its bytes.
 
     Raises:
         NotEncodable: when it has no strict CBOR form.
         TooLarge: when it takes more than ``most`` bytes.
     """
     kind = type(value)
-    if kind is bytes:
+    if kind is bytes or (kind is str and value.isascii()):  # type: ignore[attr-defined]
         size = len(value)  # type: ignore[arg-type]
     elif value is None or kind is bool or kind is float:
-        return value
+        return value, 9
     else:
         data = encode_payload(value)
         size = len(data)
@@ -170,7 +172,7 @@ def own_copy(key: Key, value: object, most: int) -> object:
             f"the value of {key!r:.80} takes {size} bytes, the limit is {most}"
             " ([tables] max_row): store it elsewhere, and where it is in here"
         )
-    return value
+    return value, size
 
 
 def element(value: object) -> bytes:

@@ -36,7 +36,7 @@ from meshsvc.tables.leading.service import Asking, Leading
 from meshsvc.tables.lives import Lives
 from meshsvc.tables.means import Means
 from meshsvc.tables.protocol import SLICE_ROWS, Exchange
-from meshsvc.tables.replica import Change, Copied, Replica
+from meshsvc.tables.replica import Change, Replica, Rows
 from meshsvc.tables.rows import Kind, Origin, Owner, Schema, check_name
 from meshsvc.tables.sending.service import Sending
 from meshsvc.tables.settings import Settings
@@ -169,13 +169,17 @@ class Tables(Service):
         """The other shards of this node that are up."""
         return [ShardAddress(self.me.node_id, shard) for shard, _ in self.ways.siblings()]
 
-    def believable(self, copied: list[Copied]) -> list[Copied]:
+    def believable(self, copied: Rows) -> Rows:
         """The rows whose stamps are not too far ahead, noted by the clock."""
         wall_s, observe = self.reactor.seconds(), self.clock.observe
-        kept = [each for each in copied if observe(each.row.stamp, wall_s)]
-        if len(kept) < len(copied):
-            refused = len(copied) - len(kept)
-            self.counters.add("tables_rows_rejected_total", refused, reason=CLOCK)
+        if all(observe(row.stamp, wall_s) for row in copied.rows):
+            return copied
+        kept = Rows()
+        for rid, row, value in copied:
+            if observe(row.stamp, wall_s):
+                kept.append(rid, row, value)
+        refused = len(copied) - len(kept)
+        self.counters.add("tables_rows_rejected_total", refused, reason=CLOCK)
         return kept
 
     def now(self) -> int:

@@ -416,3 +416,44 @@ def test_opening_waits_until_it_is_joined(cluster):
     bench.sim.run(8)
     with pytest.raises(TimedOut, match=r"not joined after 1 s with n1 \(n1 cannot be reached\)"):
         bench.wait(table.wait_joined(1.0))
+
+
+@pytest.mark.contract("TBL-6")
+def test_a_way_that_is_lost_in_the_middle_of_a_join(cluster):
+    """J11: the link between the two breaks mid-join: nothing half-merged, joined soon after."""
+    bench = cluster(nodes=3, seed=2)
+    bench.sim.fault("partition n2 | n3")
+    bench.sim.run(12)
+    bench.table("n2").insert_many({f"a{n}": n for n in range(500)})
+    bench.table("n3").insert_many({f"b{n}": n for n in range(500)})
+    bench.sim.run(6)
+    bench.sim.fault("heal")
+    for _ in range(4):
+        bench.sim.run(0.4)
+        bench.sim.fault("reset n2 n3")
+        sizes = {len(table) for table in bench.tables().values()}
+        assert sizes <= {500, 1000}, "a copy shows half of a join"
+    bench.sim.run_until(bench.joined, HEALED_S)
+    bench.sim.run_until(bench.equal, HEALED_S)
+    assert len(bench.table("n1")) == 1000
+
+
+@pytest.mark.slow
+@pytest.mark.contract("TBL-7")
+def test_sixteen_nodes_join_ten_tables_at_once():
+    """J15: 16 nodes with 10 tables each, started together, join in 30 s; a 17th in 10 s."""
+    names = [f"t{n}" for n in range(10)]
+    config = {"tables": {name: {} for name in names}}
+    with simulate(17, seed=1, config=config) as sim:
+        bench = Bench(sim)
+        late = sim.cluster.node("n17")
+        late.crash()
+        sim.cluster.run_until(lambda: all(bench.joined(name) for name in names), 30)
+        assert all(bench.joined(name) for name in names)
+        bench.wait(bench.table("n3", name="t7").insert("k", 1))
+        late.start()
+        began = sim.now
+        sim.run_until(lambda: len(bench.tables("t7")) == 17 and bench.joined("t7"), 10)
+        assert all(bench.joined(name) for name in names) or sim.now - began < 10
+        sim.run_until(lambda: all(bench.joined(name) for name in names), 10)
+        assert bench.table("n17", name="t7")["k"] == 1

@@ -12,7 +12,7 @@ from meshsvc.model import Incarnation, NodeId, ShardId
 from meshsvc.tables.clock import COUNTER_BITS, MAX_AHEAD_S, Clock, seconds_of, stamp_of
 from meshsvc.tables.difference import chunks, missing, pack, read_summary, summarize, unpack
 from meshsvc.tables.digest import COUNT
-from meshsvc.tables.replica import Copied, Replica
+from meshsvc.tables.replica import Replica
 from meshsvc.tables.rows import (
     Kind,
     Origin,
@@ -46,7 +46,7 @@ def replica(kind=Kind.SET, gone=lambda owner: False):
 
 def copied(kind, key, row):
     value = [row.stamp, row.origin.node[0]]
-    return Copied((key, element(value)) if kind is Kind.BAG else key, row, value)
+    return ((key, element(value)) if kind is Kind.BAG else key, row, value)
 
 
 def merged(kind, writes, parts=1):
@@ -113,7 +113,7 @@ def test_versions_are_a_total_order():
 def test_messages_of_rows_are_bounded():
     """As many rows as fit, at least one; buckets go in groups of some thousand rows."""
     made = replica()
-    made.merge([Copied(n, Row(1, ORIGINS[0], False, None), b"x" * 1000) for n in range(50)], 10)
+    made.merge([(n, Row(1, ORIGINS[0], False, None), b"x" * 1000) for n in range(50)], 10)
     assert 1 < pack(made, made.rids(), most=10_000)[1] < 12
     assert pack(made, made.rids(), most=1)[1] == 1
     assert [len(c) for c in chunks(range(COUNT), 100)] == [COUNT]
@@ -190,7 +190,7 @@ def test_values_are_checked_and_never_aliases():
         with pytest.raises(TooLarge, match="the limit is 100"):
             own_copy("k", large, 100)
     mine = {"x": [1]}
-    stored = own_copy("k", mine, 100)
+    stored, _ = own_copy("k", mine, 100)
     mine["x"].append(2)
     assert stored == {"x": [1]}
 

@@ -21,12 +21,12 @@ from meshsvc.errors import CallError, Disconnected
 from meshsvc.messaging.dispatch import Call
 from meshsvc.model import LinkClass, NodeId, Roster, ShardAddress, ShardId
 from meshsvc.retry import exponential
-from meshsvc.tables.conflicts import conflict, needs_resolver, resolved
+from meshsvc.tables.conflicts import Conflict, conflict, needs_resolver, resolved
 from meshsvc.tables.join import Join, Phase, Step
 from meshsvc.tables.joining.following import Following, Refused
 from meshsvc.tables.joining.peers import Greeting, Lock, Peer, views
 from meshsvc.tables.protocol import SLICE_ROWS, Gathered
-from meshsvc.tables.replica import Copied, Replica
+from meshsvc.tables.replica import Replica, Rows
 from meshsvc.tables.rows import Schema, beats
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Joining:
         self._working = self._again = False
         self.ready = False
         self._greet_at = 0.0
-        self._staged: dict[tuple[NodeId, str], tuple[int, list[Copied]]] = {}
+        self._staged: dict[tuple[NodeId, str], tuple[int, Rows]] = {}
         self.verbs = {
             "tables.hello": self._greeted,
             "tables.check": lambda call: self.check(),
@@ -273,28 +273,26 @@ class Joining:
         self._staged[peer.info.node_id, name] = (stage, incoming)
         join.staged()
 
-    async def _sort(self, replica: Replica, found: Gathered) -> tuple[list[Copied], Replica]:
+    async def _sort(self, replica: Replica, found: Gathered) -> tuple[Rows, Replica]:
         """What is to be merged here, and what was resolved; the rest is for the other side."""
-        incoming: list[Copied] = []
-        scratch = self.host.blank(replica.schema)
+        incoming, scratch = Rows(), self.host.blank(replica.schema)
         resolver = self.resolvers.get(replica.schema.resolver)
         if resolver is None:
             raise Refused(f"no resolver called {replica.schema.resolver} is installed")
-        ask = needs_resolver(replica)
-        most, origin, now = self.host.max_row, self.host.origin, self.host.now()
+        ask, now = needs_resolver(replica), self.host.now()
+        most, origin = self.host.max_row, self.host.origin
         for at in range(0, len(found.rows), SLICE_ROWS):
-            for theirs in found.rows[at : at + SLICE_ROWS]:
-                if ask and conflict(replica, theirs):
-                    made = resolved(resolver, replica, theirs, origin, most)
-                    if made is not None:
-                        incoming.append(made)
-                        scratch.merge([made], now)
-                    continue
-                mine = replica.rows.get(theirs.rid)
-                if mine is None or beats(theirs.row, mine):
-                    incoming.append(theirs)
+            for rid, row, value in found.rows.part(at, SLICE_ROWS):
+                mine = replica.rows.get(rid)
+                if mine is None or (beats(row, mine) and not (ask and conflict(mine, row))):
+                    incoming.append(rid, row, value)
+                elif ask and conflict(mine, row):
+                    here = replica.values[rid]
+                    made = resolved(resolver, Conflict(rid, mine, row, here, value), origin, most)
+                    incoming.append(rid, *made)
+                    scratch.merge([(rid, *made)], now)
                 else:
-                    found.wanted.append(theirs.rid)
+                    found.wanted.append(rid)
             await self.host.exchange.breathe()
         return incoming, scratch
 
@@ -303,7 +301,7 @@ class Joining:
         stage, incoming = self._staged.pop((peer.info.node_id, name))
         await host.ask(peer.seat, "tables.commit", stage, COMMIT_S)
         await host.exchange.merge(replica, incoming, spread=True)
-        await self.pass_on(replica, [each.rid for each in incoming], peer)
+        await self.pass_on(replica, incoming.rids, peer)
         await self._tell_joined(peer, name)
         join.committed(host.reactor.seconds())
         await self._unlock()

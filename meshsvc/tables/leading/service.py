@@ -162,7 +162,7 @@ class Leading:
         enough = majority(len(host.roster.members)) - 1
         self._unsettled[name, key] = row
         left_s = max(0.05, 0.9 * (call.remaining_s or 1.0))
-        entry = Entry(replica.schema, row, True, (key,), (value,))
+        entry = Entry(replica.schema, row, True, [key], [value])
         result = await host.sending.send(replica, entry, left_s, enough)
         if len(result.acked) < enough:
             why = "; ".join(f"{who}: {text}" for who, text in

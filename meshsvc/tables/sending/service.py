@@ -16,7 +16,7 @@ from meshsvc.messaging.dispatch import Call
 from meshsvc.model import Epoch, ShardAddress
 from meshsvc.shards.placement import link_owner
 from meshsvc.tables.replica import Replica
-from meshsvc.tables.rows import Key, Row
+from meshsvc.tables.rows import Key, Kind, Row
 from meshsvc.tables.writes import (
     CLOCK,
     OTHER_SCHEMA,
@@ -38,8 +38,8 @@ TURN_BYTES = 4 * 1024 * 1024
 MAX_ENTRY_BYTES = 16 * 1024 * 1024
 """Rows of one call, encoded: what an outbox holds."""
 
-CHECKED_ROWS = 64
-"""Calls with fewer rows cannot be over ``MAX_ENTRY_BYTES``."""
+Waiting = tuple[Write, int]
+"""A call that waits, and the number of its entry in the batch."""
 
 
 class _Target(NamedTuple):
@@ -62,54 +62,68 @@ class Sending:
         values: Sequence[Any],
         dead: bool,
         timeout_s: float | None = None,
+        size: int = 0,
     ) -> Deferred[WriteResult]:
         """Merge rows here, and send them to everybody at the end of the turn.
 
         Raises:
             TooLarge: before anything is done.
         """
-        host = self._host
-        stamp = host.clock.stamp(host.reactor.seconds())
-        owner = host.owner if replica.schema.owned and not dead else None
-        row = Row(stamp, host.origin, dead, owner)
-        return self.send(replica, Entry(replica.schema, row, False, keys, values), timeout_s)
+        if size > MAX_ENTRY_BYTES:
+            raise TooLarge(
+                f"{len(keys)} rows of {replica.schema.name} take {size} bytes, one call may write"
+                f" {MAX_ENTRY_BYTES}: write them in several calls"
+            )
+        host, schema = self._host, replica.schema
+        turn = self._turn(schema.name, timeout_s, False)
+        alone = len(keys) == 1 and not dead and schema.kind is not Kind.BAG
+        shared = turn.share(keys[0], host.clock.last) if alone else None
+        if shared is not None:
+            row = shared.row
+            turn.join(keys[0], values[0])
+        else:
+            owner = host.owner if schema.owned and not dead else None
+            row = Row(host.clock.stamp(host.reactor.seconds()), host.origin, dead, owner)
+            turn.begin(Entry(schema, row, False, list(keys), list(values)))
+        return self._merge(replica, row, keys, values, turn, size)
 
     def send(
-        self,
-        replica: Replica,
-        entry: Entry,
-        timeout_s: float | None = None,
-        enough: int | None = None,
+        self, replica: Replica, entry: Entry, timeout_s: float, enough: int
     ) -> Deferred[WriteResult]:
-        """Merge an entry here and send it; one that is decided goes to the whole roster.
+        """Merge what a leader decided here, and send it to the whole roster.
 
-        With ``enough`` the result is there as soon as so many members have it.
-
-        Raises:
-            TooLarge: before anything is done.
+        The result is there as soon as ``enough`` members have it.
         """
-        data = entry.encoded()
-        if len(entry.keys) > CHECKED_ROWS and len(data) > MAX_ENTRY_BYTES:
-            raise TooLarge(
-                f"{len(entry.keys)} rows of {entry.schema.name} take {len(data)} bytes, one call"
-                f" may write {MAX_ENTRY_BYTES}: write them in several calls"
-            )
-        host, stamp = self._host, entry.row.stamp
-        changed = replica.put(entry.row, entry.keys, entry.values, stamp)
-        if replica.watched:
-            host.changed(replica)
-        done: Deferred[WriteResult] = Deferred()
-        write = Write(done.callback, stamp, changed, enough)
-        where = (entry.schema.name, timeout_s or host.settings.write_timeout_s, entry.decided)
+        turn = self._turn(entry.schema.name, timeout_s, True)
+        turn.begin(entry)
+        return self._merge(replica, entry.row, entry.keys, entry.values, turn, 0, enough)
+
+    def _turn(self, name: str, timeout_s: float | None, decided: bool) -> Turn:
+        where = (name, timeout_s or self._host.settings.write_timeout_s, decided)
         turn = self._turns.get(where)
+        if turn is not None and turn.size > TURN_BYTES:
+            self._send(*where, self._turns.pop(where))
+            turn = None
         if turn is None:
             turn = self._turns[where] = Turn()
-            host.flush_later()
-        turn.entries.append(data)
-        turn.writes.append(write)
-        turn.size += len(data)
-        if turn.size > TURN_BYTES:
-            self._send(*where, self._turns.pop(where))
+            self._host.flush_later()
+        return turn
+
+    def _merge(
+        self,
+        replica: Replica,
+        row: Row,
+        keys: Sequence[Key],
+        values: Sequence[Any],
+        turn: Turn,
+        size: int,
+        enough: int | None = None,
+    ) -> Deferred[WriteResult]:
+        changed = replica.put(row, keys, values, row.stamp)
+        if replica.watched:
+            self._host.changed(replica)
+        done: Deferred[WriteResult] = Deferred()
+        turn.wait(Write(done.callback, row.stamp, changed, enough), size)
         return done
 
     def nothing(self) -> Deferred[WriteResult]:
@@ -126,6 +140,7 @@ class Sending:
 
     def _send(self, name: str, timeout_s: float, decided: bool, turn: Turn) -> None:
         host = self._host
+        turn.close()
         data = encode_batch(host.epoch, host.origin, turn.entries)
         for sibling in host.siblings():
             self._send_to(
@@ -135,19 +150,19 @@ class Sending:
             target = ShardAddress(node.node_id, link_owner(host.me.node_id, node.shards))
             writes = turn.writes if joined else []
             self._send_to(_Target(target, "tables.write", node.name), data, timeout_s, writes)
-        for write in turn.writes:
+        for write, _ in turn.writes:
             write.answered()
 
-    def _send_to(self, to: _Target, data: bytes, timeout_s: float, writes: list[Write]) -> None:
-        for write in writes:
+    def _send_to(self, to: _Target, data: bytes, timeout_s: float, writes: list[Waiting]) -> None:
+        for write, _ in writes:
             write.expect(1)
         asked = self._host.ask(to.address, to.verb, data, timeout_s)
         asked.addCallbacks(self._answered, self._lost, (to, writes), {}, (to, writes), {})
 
-    def _answered(self, refusals: Any, to: _Target, writes: list[Write]) -> None:
+    def _answered(self, refusals: Any, to: _Target, writes: list[Waiting]) -> None:
         own = to.verb == "tables.copy"
         why: dict[int, str] = dict(refusals)
-        for number, write in enumerate(writes):
+        for write, number in writes:
             text = why and (why.get(-1) or why.get(number))
             if text:
                 write.rejected(to.name, text)
@@ -156,15 +171,15 @@ class Sending:
             else:
                 write.acked(to.name)
 
-    def _lost(self, failure: Failure, to: _Target, writes: list[Write]) -> None:
+    def _lost(self, failure: Failure, to: _Target, writes: list[Waiting]) -> None:
         error, own = failure.value, to.verb == "tables.copy"
         # A shard of this node that ended holds nothing any more: its next life begins with a copy.
         if own and isinstance(error, Disconnected):
-            for write in writes:
+            for write, _ in writes:
                 write.answered()
             return
         self._host.lost(to.address)
-        for write in writes:
+        for write, _ in writes:
             write.lost(to.name, str(error))
 
     # --- in ------------------------------------------------------------------------------

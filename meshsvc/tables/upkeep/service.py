@@ -93,7 +93,9 @@ class Upkeep:
         late = now - self._started_at > SIBLINGS_S
         eager = not self.complete and not (late and self._all_copied(up))
         self._timer = host.reactor.callLater(EAGER_S if eager else TICK_S, self._tick)
-        for replica in host.replicas.values():
+        for name, replica in host.replicas.items():
+            host.counters.gauge("tables_rows", len(replica.rows) - replica.tombstones, table=name)
+            host.counters.gauge("tables_tombstones", replica.tombstones, table=name)
             if replica.tombstones and replica.expire(host.now(), EXPIRE_ROWS):
                 host.changed(replica)
         self._copied.intersection_update(up)
