@@ -306,8 +306,8 @@ class KvService(Tending, Leasing, Service):
         started = self._reactor.seconds()
         try:
             waiting = call()
-        except errors.KvError as error:
-            return _failed(error)
+        except Exception:
+            waiting = _failed(Failure())
         return waiting.addErrback(self._as_kv_error, started)
 
     def _proposed(self, command: commands.Command) -> Deferred[Any]:
@@ -378,6 +378,6 @@ class KvService(Tending, Leasing, Service):
         return self.propose(command).addCallbacks(lambda _: None, lambda _: None)
 
 
-def _failed(error: errors.KvError) -> Deferred[Any]:
+def _failed(error: errors.KvError | Failure) -> Deferred[Any]:
     failed: Deferred[Any] = fail(error)
     return failed
