@@ -1,0 +1,137 @@
+"""Between the store and Raft: one keyspace's service, its group, and the way to its leader.
+
+The group starts only once the store is founded, the service at once: until then every request
+ends in what etcd's clients know as an unavailable server, and try again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
+
+from meshsvc.errors import HandlerFailed
+from meshsvc.kv import errors
+from meshsvc.kv.protocol import GroupStatus
+from meshsvc.kv.service import KvService
+from meshsvc.kv.snapshot import Restore
+from meshsvc.messaging.service import Messaging
+from meshsvc.model import LinkClass, ShardAddress, ShardId
+from meshsvc.node.store.directory import StoreDirectory
+from meshsvc.raft.service import LeaderObserver, RaftGroup
+
+ASK_LEADER = "store.lead"
+
+
+class KvMachine:
+    """A ``KvService`` as the state machine that Raft drives."""
+
+    def __init__(self, kv: KvService) -> None:
+        self._kv = kv
+        self.apply = kv.apply
+
+    def snapshot(self) -> Iterator[bytes]:
+        """The state as of now."""
+        return self._kv.snapshot_chunks()
+
+    def restore(self) -> _Restoration:
+        """Begin to take over a snapshot."""
+        return _Restoration(self._kv)
+
+
+class _Restoration:
+    def __init__(self, kv: KvService) -> None:
+        self._kv = kv
+        self._restored: Restore = kv.begin_restore()
+
+    def feed(self, chunk: bytes) -> None:
+        self._restored.feed(chunk)
+
+    def finish(self) -> None:
+        self._kv.adopt(self._restored)
+
+
+@dataclass(frozen=True, slots=True)
+class _NoGroup:
+    """The status of a replica that has not started."""
+
+    leader_id: int = 0
+    term: int = 0
+    commit_index: int = 0
+    applied_index: int = 0
+    is_learner: bool = True
+
+
+class GroupSlot:
+    """A group that may not be there yet; what is asked of it before fails as ``NoLeader``."""
+
+    def __init__(self) -> None:
+        self.group: RaftGroup | None = None
+        self._observers: list[LeaderObserver] = []
+
+    def fill(self, group: RaftGroup) -> None:
+        """The group has been made."""
+        self.group = group
+        for observer in self._observers:
+            group.add_leader_observer(observer)
+
+    def propose(self, data: bytes, timeout_s: float) -> Deferred[Any]:
+        """See ``RaftGroup.propose``."""
+        return self.group.propose(data, timeout_s) if self.group else fail(errors.NoLeader())
+
+    def read_index(self, timeout_s: float) -> Deferred[int]:
+        """See ``RaftGroup.read_index``."""
+        return self.group.read_index(timeout_s) if self.group else fail(errors.NoLeader())
+
+    def status(self) -> GroupStatus:
+        """See ``RaftGroup.status``."""
+        return self.group.status() if self.group and self.group.started else _NoGroup()
+
+    def add_leader_observer(self, observer: Callable[[int, int], None]) -> None:
+        """See ``RaftGroup.add_leader_observer``."""
+        self._observers.append(observer)
+        if self.group is not None:
+            self.group.add_leader_observer(observer)
+
+    def transfer(self, target_id: int, timeout_s: float) -> Deferred[None]:
+        """See ``RaftGroup.transfer``."""
+        return self.group.transfer(target_id, timeout_s) if self.group else fail(errors.NoLeader())
+
+
+class Line:
+    """The way to ask whichever node's replica leads a group something that is no command.
+
+    Args:
+        slot: the group.
+        number: of the group; both ends look their service up by it.
+    """
+
+    def __init__(
+        self, messaging: Messaging, directory: StoreDirectory, slot: GroupSlot, number: int
+    ) -> None:
+        self._messaging, self._directory = messaging, directory
+        self._slot, self._number = slot, number
+
+    def ask_leader(self, payload: list[Any], timeout_s: float) -> Deferred[Any]:
+        """Have the leader answer; fails with a ``CallError`` or the ``KvError`` it failed with."""
+        place = self._directory.place(self._slot.status().leader_id)
+        if place is None:
+            return fail(errors.NotLeader())
+        target = ShardAddress(place.node, ShardId(0))
+        asked = self._messaging.ask(
+            target, ASK_LEADER, [self._number, payload], timeout_s, LinkClass.CONTROL
+        )
+        return asked.addErrback(kv_error)
+
+
+def kv_error(failure: Failure) -> Failure:
+    """The ``KvError`` that a handler at the other end failed with, as it was there."""
+    error = failure.value
+    if isinstance(error, HandlerFailed):
+        kind = getattr(errors, error.type, None)
+        if isinstance(kind, type) and issubclass(kind, errors.KvError):
+            return Failure(kind())
+    return failure
