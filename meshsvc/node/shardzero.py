@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
@@ -32,6 +32,9 @@ from meshsvc.relay.service import RelayService
 from meshsvc.storage.counter import EpochStore
 from meshsvc.tables.seam import Seam
 from meshsvc.wire.messages import View
+
+if TYPE_CHECKING:
+    from meshsvc.node.store.service import StoreService
 
 STATIC = "static"
 """The backend that answers at once: nobody has to wait for it."""
@@ -60,6 +63,20 @@ class ShardZero:
         shard.upper += [self.gossip, self.relay, self.discovery, self.mesh]
         # The controller first: it must not mint an epoch because its own node leaves.
         shard.leaving += [self.mesh.stopService, self.relay.leave, self.gossip.stopService]
+        self.store = self._build_store()
+
+    def _build_store(self) -> StoreService | None:
+        shard = self._shard
+        if not shard.config.store.expect:
+            return None
+        # Only a node that holds the store pays for importing it.
+        from meshsvc.node.store.service import StoreService  # noqa: PLC0415
+
+        store = StoreService(shard, self.gossip)
+        shard.upper.append(store)
+        # Leadership goes to another node while everybody is still in contact.
+        shard.leaving.insert(0, store.stopService)
+        return store
 
     def _build_gossip(self) -> GossipService:
         shard, config = self._shard, self._shard.config

@@ -6,52 +6,23 @@ ends in what etcd's clients know as an unavailable server, and try again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.python.failure import Failure
 
-from meshsvc.errors import HandlerFailed
+from meshsvc.errors import Disconnected, HandlerFailed
 from meshsvc.kv import errors
 from meshsvc.kv.protocol import GroupStatus
-from meshsvc.kv.service import KvService
-from meshsvc.kv.snapshot import Restore
 from meshsvc.messaging.service import Messaging
 from meshsvc.model import LinkClass, ShardAddress, ShardId
 from meshsvc.node.store.directory import StoreDirectory
 from meshsvc.raft.service import LeaderObserver, RaftGroup
+from meshsvc.raft.status import Status
 
 ASK_LEADER = "store.lead"
-
-
-class KvMachine:
-    """A ``KvService`` as the state machine that Raft drives."""
-
-    def __init__(self, kv: KvService) -> None:
-        self._kv = kv
-        self.apply = kv.apply
-
-    def snapshot(self) -> Iterator[bytes]:
-        """The state as of now."""
-        return self._kv.snapshot_chunks()
-
-    def restore(self) -> _Restoration:
-        """Begin to take over a snapshot."""
-        return _Restoration(self._kv)
-
-
-class _Restoration:
-    def __init__(self, kv: KvService) -> None:
-        self._kv = kv
-        self._restored: Restore = kv.begin_restore()
-
-    def feed(self, chunk: bytes) -> None:
-        self._restored.feed(chunk)
-
-    def finish(self) -> None:
-        self._kv.adopt(self._restored)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +44,7 @@ class GroupSlot:
         self._observers: list[LeaderObserver] = []
 
     def fill(self, group: RaftGroup) -> None:
-        """The group has been made."""
+        """The group has started."""
         self.group = group
         for observer in self._observers:
             group.add_leader_observer(observer)
@@ -88,7 +59,14 @@ class GroupSlot:
 
     def status(self) -> GroupStatus:
         """See ``RaftGroup.status``."""
-        return self.group.status() if self.group and self.group.started else _NoGroup()
+        return self.raft_status() or _NoGroup()
+
+    def raft_status(self) -> Status | None:
+        """All that the replica knows of the group; None while it does not run."""
+        try:
+            return self.group.status() if self.group is not None else None
+        except Disconnected:  # it stops
+            return None
 
     def add_leader_observer(self, observer: Callable[[int, int], None]) -> None:
         """See ``RaftGroup.add_leader_observer``."""

@@ -67,8 +67,8 @@ class StoreMembers:
     # --- shown ---------------------------------------------------------------------------
 
     def _config(self) -> Config:
-        group = self._keyspace.group
-        return group.status().config if group is not None and group.started else Config()
+        status = self._keyspace.raft_status()
+        return status.config if status is not None else Config()
 
     def members(self) -> tuple[upkeep.KvMember, ...]:
         """The members as this node knows them."""
@@ -117,10 +117,9 @@ class StoreMembers:
     def _at_leader(
         self, what: str, member: Member, timeout_s: float
     ) -> Deferred[upkeep.KvMember | None]:
-        leader = self._keyspace.status().leader_id
-        group = self._keyspace.group
-        place = self._directory.place(leader)
-        if group is not None and group.started and leader == group.status().me:
+        status = self._keyspace.raft_status()
+        place = self._directory.place(self._keyspace.status().leader_id)
+        if status is not None and status.leader == status.me:
             asked: Deferred[Any] = Deferred.fromCoroutine(self.lead(what, member))
         elif place is None:
             return fail(errors.NoLeader())
@@ -191,19 +190,15 @@ class StoreMembers:
         joined = self._directory.joined(self.cluster)
         wanted = {member for member in joined if member not in self._state.removed}
         for slot in (self._keyspace, self._system):
-            group = slot.group
-            if group is None or not group.started:
-                continue
-            status = group.status()
-            if status.leader != status.me:
+            group, status = slot.group, slot.raft_status()
+            if group is None or status is None or status.leader != status.me:
                 continue
             change = next_change(status, wanted, MAX_VOTERS, self._settings)
-            voters, learners = (set(change.voters), set(change.learners)) if change else ((), ())
-            if change is None:
-                voters, learners = set(status.config.voters), set(status.config.learners)
-            gone = self._replaced(joined, set(voters), set(learners))
-            if change is not None or gone:
-                await group.change(set(voters) - gone, set(learners) - gone, CHANGE_S)
+            voters = set(change.voters if change else status.config.voters)
+            learners = set(change.learners if change else status.config.learners)
+            gone = self._replaced(joined, voters, learners)
+            if change is not None or (gone and not status.config.joint):
+                await group.change(voters - gone, learners - gone, CHANGE_S)
 
     def _replaced(
         self, joined: dict[Member, Place], voters: set[Member], learners: set[Member]
