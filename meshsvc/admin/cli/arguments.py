@@ -136,7 +136,7 @@ def _add_dev(to: Verbs) -> None:
     parser.add_argument("--shards", type=_count, default=2, metavar="N", help="per node")
     parser.add_argument("--dir", default="dev-cluster", help="where all of it lives")
     parser.add_argument("--heal", action="store_true", help="restart nodes that end")
-    text = "n1 gets this port and the next two, n2 starts ten higher; default: free ones"
+    text = "n1 gets this port and the next three, n2 starts ten higher; default: free ones"
     parser.add_argument("--base-port", type=_port, metavar="PORT", help=text)
 
 

@@ -196,7 +196,7 @@ class _Cluster:
         self._write()
         rows = [node.row() for node in self.nodes]
         shown = [row | {"shards": [shard["pid"] for shard in row["shards"]]} for row in rows]
-        print(table(shown, ["name", "pid", "peer", "client", "admin", "shards"]))
+        print(table(shown, ["name", "pid", "peer", "client", "etcd", "admin", "shards"]))
         print(_next_commands(self.nodes[0].plan, self.nodes[-1].plan.name, self.file), flush=True)
 
     def _stop(self) -> None:
@@ -249,13 +249,15 @@ def _by_hand(plan: NodePlan) -> str:
 
 
 def _next_commands(plan: NodePlan, other: str, file: Path) -> str:
-    admin = f"--admin {plan.admin_url}"
+    admin, etcd = f"--admin {plan.admin_url}", f"--endpoints {plan.address('etcd')}"
     return f"""
 try, in another terminal:
   meshsvc members {admin}
   meshsvc mesh {admin}
   meshsvc call {other} sys.info {admin}
   meshsvc events --follow {admin}
+  meshsvc kv put greeting hello {admin}
+  etcdctl get greeting {etcd}
 logs: {file.parent}/n*/node.log    pids and ports: {file}
 Ctrl-C stops all nodes."""
 

@@ -25,7 +25,10 @@ from meshsvc.admin.cli.exits import CliError
 
 HOST = "127.0.0.1"
 CLUSTER = "dev"
-LISTENERS = ("peer", "admin", "client")
+LISTENERS = ("peer", "admin", "client", "etcd")
+
+MOST_VOTERS = 5
+"""Nodes that found the store of a larger cluster; the others join it."""
 
 FIRST_PORT = 10_000
 LAST_PORT = 65_535
@@ -103,7 +106,9 @@ def plan_nodes(
             raise CliError(exits.IO, f"{text}; give another --base-port, or none")
         if not kept:
             plan.ports.clear()
-            plan.ports.update(zip(LISTENERS, free_ports(3, taken, is_free), strict=True))
+            plan.ports.update(
+                zip(LISTENERS, free_ports(len(LISTENERS), taken, is_free), strict=True)
+            )
         taken.update(plan.ports.values())
     folder.mkdir(parents=True, exist_ok=True)
     saved = remembered | {plan.name: plan.ports for plan in plans}
@@ -158,6 +163,7 @@ def _lines(plan: NodePlan, names: list[str], seeds: list[str], shards: int) -> I
     yield "".join(f'{name} = "{plan.address(name)}"\n' for name in LISTENERS)
     yield f"\n[seeds]\naddresses = {json.dumps(seeds)}\n"
     yield f"\n[mesh]\nroster = {json.dumps(names)}\n"
+    yield f"\n[store]\nexpect = {min(len(names), MOST_VOTERS)}\n"
 
 
 def _quoted(path: Path) -> str:
@@ -181,6 +187,7 @@ def cluster_row(
         "shards": [{"index": row["index"], "pid": row["pid"]} for row in shards],
         "peer": plan.address("peer"),
         "client": plan.address("client"),
+        "etcd": plan.address("etcd"),
         "admin": plan.address("admin"),
         "config": str(plan.config),
         "data_dir": str(plan.data_dir),
