@@ -61,7 +61,7 @@ def test_ports_are_remembered(tmp_path):
     before = plan_nodes(tmp_path, 2, None, nobody)
     after = plan_nodes(tmp_path, 3, None, nobody)
     assert [plan.ports for plan in after[:2]] == [plan.ports for plan in before]
-    assert len({port for plan in after for port in plan.ports.values()}) == 9
+    assert len({port for plan in after for port in plan.ports.values()}) == 12
 
 
 def test_a_port_that_was_taken_meanwhile_is_replaced(tmp_path):
@@ -81,7 +81,7 @@ def test_damaged_memory_is_ignored(tmp_path):
     """What is no list of ports is chosen anew."""
     for text in ("", "[]", '{"n1": 5}', '{"n1": {"peer": "x"}}'):
         (tmp_path / "ports.json").write_text(text)
-        assert len(plan_nodes(tmp_path, 1, None, nobody)[0].ports) == 3
+        assert len(plan_nodes(tmp_path, 1, None, nobody)[0].ports) == 4
 
 
 def test_a_base_port_gives_ports_that_can_be_told_in_advance(tmp_path):
@@ -146,6 +146,7 @@ def test_cluster_json_has_its_exact_shape(tmp_path):
         "shards": [{"index": 0, "pid": 8}],
         "peer": f"127.0.0.1:{plan.ports['peer']}",
         "client": f"127.0.0.1:{plan.ports['client']}",
+        "etcd": f"127.0.0.1:{plan.ports['etcd']}",
         "admin": f"127.0.0.1:{plan.ports['admin']}",
         "config": str(tmp_path / "n1" / "meshsvc.toml"),
         "data_dir": str(tmp_path / "n1" / "data"),
