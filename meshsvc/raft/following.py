@@ -76,10 +76,11 @@ class Following:
         It is answered when it is written (``kept``), so a slow disk slows its leader down.
         """
         core, meta = self._core, message.meta
-        if meta.index <= core.log.commit:
+        decode_config(meta.config)  # a bad one is refused before anything is kept
+        if self._is_needless(meta):
+            self._incoming = None
             self._accepted(leader, core.log.commit)
             return
-        decode_config(meta.config)  # a bad one is refused before anything is kept
         if self._incoming != (leader, meta):
             self._incoming, self._next, self._writing = (leader, meta), 0, False
         if self._writing:
@@ -103,6 +104,17 @@ class Following:
             core.answer(leader, SnapshotReply(core.term, meta.index, self._next))
             return
         self._incoming = None
-        if meta.index > core.log.commit:
+        if not self._is_needless(meta):
             core.restore(meta)
         self._accepted(leader, core.log.commit)
+
+    def _is_needless(self, meta: SnapshotMeta) -> bool:
+        """Whether this log has all that a snapshot stands for; then that is committed.
+
+        To install it all the same would drop the entries after it, and this member may have
+        acknowledged those: the snapshot may be late, and appends have overtaken it.
+        """
+        log = self._core.log
+        if meta.index > log.commit and log.matches(meta.index, meta.term):
+            self._commit(meta.index)
+        return meta.index <= log.commit

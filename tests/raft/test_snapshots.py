@@ -172,6 +172,28 @@ def test_an_old_snapshot_is_not_installed():
     assert group[2].state == [b"a"]
 
 
+def test_a_late_snapshot_does_not_drop_what_was_acknowledged():
+    """The log has its last entry and more after it: they stay (found by fuzz seed 8850)."""
+    group = Group(3)
+    group.elect(1)
+    hidden = lambda source, to, message: (  # noqa: E731
+        to == 2 and getattr(message, "commit", 0) > 2
+    )
+    group.dropped = hidden
+    for data in (b"a", b"b", b"c"):
+        group.raft(1).propose([data], group.now)
+    group.pump()
+    status = group.status(2)
+    assert status.commit < status.stable == group.status(1).last
+    meta = SnapshotMeta(status.commit + 1, status.term, group.config.encoded())
+    late = SnapshotChunk(status.term, meta, 0, b"x", True)
+    group.raft(2).step(1, late, group.now)
+    group.pump()
+    assert group.status(2).stable == status.stable
+    assert group.status(2).commit == meta.index
+    assert group.status(2).snapshot == 0
+
+
 @pytest.mark.parametrize("data", [b"\xff", b"\x83\x81\x01\x80\x81\x01\x00", b"\x80"])
 def test_a_snapshot_with_bad_members_is_refused(data):
     """Nothing of it is kept."""
