@@ -17,12 +17,13 @@ REQUESTS ?= 100000
 SEED     ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint types layers tests contracts format bench dist clean sim traces proto chaos
+.PHONY: help install run test check lint types layers tests contracts format bench dist clean sim traces raft-sim proto chaos
 
 help:
 	@echo 'make run        a local cluster of $(NODES) nodes with $(SHARDS) shards each, in ./$(DIR)'
 	@echo 'make test       lint, types, layers and all tests: what CI runs (also: make check)'
 	@echo 'make contracts  each promise of docs/contracts.md and whether a test keeps it'
+	@echo 'make raft-sim   Raft cores alone under faults, and the bugs planted in them'
 	@echo 'make sim        $(SEEDS) seeds of a simulated cluster (make sim SCENARIO=lossy-wan SEEDS=50)'
 	@echo 'make chaos      $(REQUESTS) random requests to the etcd API and to etcd (make chaos SEED=7)'
 	@echo 'make bench      every figure against its yardstick (make bench QUICK=--quick)'
@@ -85,8 +86,13 @@ chaos: $(STAMP)
 	@MESHSVC_DIFFERENTIAL=$(REQUESTS) MESHSVC_DIFFERENTIAL_SEED=$(SEED) \
 	  $(BIN)/python -m pytest tests/etcd/test_differential.py
 
+# Raft cores alone, under faults: make raft-sim SEEDS=10000 takes some ten minutes.
+raft-sim: $(STAMP)
+	@$(BIN)/python tests/raft/fuzz.py 0 $(SEEDS)
+	@$(BIN)/python tests/raft/raft_bugs.py 3
+
 traces: $(STAMP)
-	@MESHSVC_WRITE_TRACES=1 $(BIN)/python -m pytest tests/sim/test_sim_traces.py
+	@MESHSVC_WRITE_TRACES=1 $(BIN)/python -m pytest tests/sim/test_sim_traces.py tests/raft/test_raft_traces.py
 
 proto: $(STAMP)
 	@$(BIN)/python -m grpc_tools.protoc -I . --python_out=. --pyi_out=. meshsvc/etcd/proto/*.proto

@@ -12,6 +12,7 @@ PROGRAMS = (
     "start.py",
     "isolation.py",
     "http2.py",
+    "raft.py",
     "sim.py",
     "journal.py",
     "kv_core.py",
