@@ -80,8 +80,16 @@ def put(mvcc: Mvcc, leases: LeaseIds, request: Put) -> PutResult:
 
 def check_put(mvcc: Mvcc, leases: LeaseIds, request: Put) -> None:
     """Raise what ``put`` would."""
+    _check_lease(leases, request)
+    _check_key(mvcc, request)
+
+
+def _check_lease(leases: LeaseIds, request: Put) -> None:
     if request.lease and request.lease not in leases:
         raise LeaseNotFound
+
+
+def _check_key(mvcc: Mvcc, request: Put) -> None:
     if (request.ignore_value or request.ignore_lease) and mvcc.index.latest(request.key) is None:
         raise KeyNotFound
 
@@ -115,8 +123,9 @@ def decide(mvcc: Mvcc, leases: LeaseIds, txn: Txn) -> Branch:
     branch = _take(mvcc, txn)
     ops = list(_flat(branch))
     for op in ops:
-        if isinstance(op, Put):
-            check_put(mvcc, leases, op)
+        if isinstance(op, Put):  # etcd looks for the key first here, for the lease in a plain put
+            _check_key(mvcc, op)
+            _check_lease(leases, op)
     for op in ops:
         if isinstance(op, Range):
             # As in etcd: in a txn only 0 is now, and any other revision is what it says.

@@ -147,13 +147,20 @@ class Naive:
                 if isinstance(op, api.Txn):
                     self._check(op, before, (kind,))
                 elif isinstance(op, kind) and kind is api.Put:
-                    self._check_put(op, before)
+                    self._check_key(op, before)  # in a txn etcd looks for the key first
+                    self._check_lease(op)
                 elif isinstance(op, kind):
                     self._check_revision(op.revision)
 
     def _check_put(self, op, state):
+        self._check_lease(op)
+        self._check_key(op, state)
+
+    def _check_lease(self, op):
         if op.lease and op.lease not in self.leases:
             raise LeaseNotFound
+
+    def _check_key(self, op, state):
         if (op.ignore_value or op.ignore_lease) and op.key not in state:
             raise KeyNotFound
 
