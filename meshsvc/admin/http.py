@@ -21,11 +21,13 @@ from twisted.web.http import HTTPChannel, HTTPFactory, Request
 
 from meshsvc.admin.answers import Problem, host_served, problem_of, to_json
 from meshsvc.admin.events import EventFeed
-from meshsvc.admin.routes import ROUTES, Json, Raw
+from meshsvc.admin.replies import Json, Raw
+from meshsvc.admin.routes import ROUTES
 
 if TYPE_CHECKING:
     from twisted.internet.interfaces import IProtocolFactory
 
+    from meshsvc.admin.tables.dump import DumpStream
     from meshsvc.admin.view import NodeView
 
 MAX_CONNECTIONS = 256
@@ -205,6 +207,7 @@ class AdminSite(HTTPFactory):
         self.hosts = hosts
         self.channels: set[AdminChannel] = set()
         self.feed = EventFeed()
+        self.dumps: set[DumpStream] = set()
         self._unlisten = view.add_event_listener(self.feed.publish)
 
     def startFactory(self) -> None:

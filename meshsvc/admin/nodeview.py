@@ -23,6 +23,7 @@ from meshsvc.node.shard import Shard
 from meshsvc.node.shardzero import ShardZero
 from meshsvc.node.targets import Answers
 from meshsvc.node.userevents import UserEvent
+from meshsvc.tables.service import Tables
 
 Row = dict[str, Any]
 
@@ -52,6 +53,11 @@ class ShardZeroView:
     @property
     def _members(self) -> Members:
         return self._context.members
+
+    @property
+    def tables(self) -> Tables:
+        """The tables of this shard."""
+        return self._shard.tables
 
     def status(self) -> Row:
         """The node in one row."""

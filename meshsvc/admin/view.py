@@ -15,6 +15,8 @@ from meshsvc.model import Epoch
 if TYPE_CHECKING:
     from twisted.internet.defer import Deferred
 
+    from meshsvc.tables.service import Tables
+
 Row = dict[str, Any]
 Event = dict[str, Any]
 
@@ -24,6 +26,11 @@ MetricRows = tuple[dict[str, str], Sequence[Sequence[object]]]
 
 class NodeView(Protocol):
     """One node as its operators see it."""
+
+    @property
+    def tables(self) -> Tables:
+        """The tables of shard 0: its copies, which are those of the node."""
+        ...
 
     def status(self) -> Row:
         """The node in one row.

@@ -34,6 +34,7 @@ from meshsvc.tables.conflicts import SHIPPED
 from meshsvc.tables.joining.service import Joining
 from meshsvc.tables.leading.service import Asking, Leading
 from meshsvc.tables.lives import Lives
+from meshsvc.tables.looking.service import Looking
 from meshsvc.tables.means import Means
 from meshsvc.tables.protocol import SLICE_ROWS, Exchange
 from meshsvc.tables.replica import Change, Replica, Rows
@@ -88,9 +89,11 @@ class Tables(Service):
         self.leading = Leading(self) if is_seat else None
         self.lead = Asking(self).lead
         self.upkeep = Upkeep(self, means.rng, self.joining)
+        self.looking = Looking(self)
         self._verbs = {
             **self.exchange.verbs,
             **self.upkeep.verbs,
+            **self.looking.verbs,
             **(self.joining.verbs if self.joining else {}),
             **(self.leading.verbs if self.leading else {}),
             "tables.write": self.sending.written,

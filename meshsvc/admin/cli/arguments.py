@@ -21,6 +21,7 @@ from meshsvc.admin.cli import (
     verbs,
 )
 from meshsvc.admin.cli.arguments_store import add_store
+from meshsvc.admin.cli.arguments_tables import add_tables
 from meshsvc.admin.cli.client import DEFAULT_URL
 from meshsvc.admin.cli.output import FORMATS
 from meshsvc.admin.cli.parser import Parser, Verbs
@@ -50,6 +51,7 @@ def build_parser() -> Parser:
     _add_talking(verbs_of)
     _add_config(verbs_of)
     add_store(verbs_of)
+    add_tables(verbs_of)
     _add_repair(verbs_of)
     _add_sim(verbs_of)
     return parser

@@ -13,6 +13,8 @@ DEFAULT_URL = "http://127.0.0.1:7701"
 _STATUS_EXITS = {401: exits.DENIED, 403: exits.DENIED, 409: exits.UNHEALTHY}
 _STATUS_EXITS |= {502: exits.UNHEALTHY, 503: exits.RETRY, 504: exits.RETRY}
 
+_NOT_THERE = ("NoSuchTarget", "NoSuchTable", "NoSuchKey")
+
 
 class Answered(CliError):
     """The node answered with an error; ``kind`` is its type, ``status`` that of HTTP."""
@@ -29,7 +31,7 @@ def exit_for(status: int, kind: str) -> int:
     call_error = CALL_ERRORS.get(kind)
     if call_error is not None:
         return exits.RETRY if call_error.retriable else exits.UNHEALTHY
-    if kind == "NoSuchTarget":
+    if kind in _NOT_THERE:
         return exits.UNHEALTHY
     if status in _STATUS_EXITS:
         return _STATUS_EXITS[status]

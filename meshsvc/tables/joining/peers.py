@@ -90,6 +90,11 @@ class Peer:
         tries = join.tries if join is not None else 0
         return [self.info.node_id, self.info.name, phase, why, tries]
 
+    def progress(self, name: str) -> tuple[int, int]:
+        """Rows that a join in progress has looked at or moved, and of how many; (0, 0) if none."""
+        join = self.joins.get(name)
+        return (join.moved, join.of) if join is not None else (0, 0)
+
 
 class Lock:
     """The lock that one join at a time holds; kept by the first member of the roster."""
