@@ -23,6 +23,7 @@ from meshsvc.model import Epoch
 if TYPE_CHECKING:
     from meshsvc.admin.http import AdminRequest, AdminSite
 
+
 def _status(site: AdminSite, _: AdminRequest) -> Json:
     ready, reasons = site.view.ready()
     # This runs in a shard, whose parent is the supervisor: the process to signal.

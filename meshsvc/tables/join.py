@@ -197,6 +197,7 @@ class Join:
         self._machine = JoinMachine(self._core)
         self.why = ""
         self.since = 0.0
+        self.moved = self.of = 0
 
     @property
     def has_steps(self) -> bool:
@@ -233,6 +234,10 @@ class Join:
     def staged(self) -> None:
         """Both sides hold what they lack."""
         self._machine.staged()
+
+    def begun(self, rows: int) -> None:
+        """About so many rows are looked at in this try; ``moved`` of them so far."""
+        self.moved, self.of = 0, rows
 
     def committed(self, now: float) -> None:
         """Both sides merged."""

@@ -83,6 +83,7 @@ class Gathered:
     def __init__(self) -> None:
         self.rows = Rows()
         self.wanted: list[Any] = []
+        self.buckets = 0
 
 
 class Exchange:
@@ -125,13 +126,23 @@ class Exchange:
         return differed
 
     async def gather(
-        self, target: ShardAddress, replica: Replica, buckets: list[int], rows: int
+        self,
+        target: ShardAddress,
+        replica: Replica,
+        buckets: list[int],
+        rows: int,
+        told: Callable[[int], object],
     ) -> Gathered:
-        """Everything that differs, unmerged; of rows that both have, both versions."""
+        """Everything that differs, unmerged; of rows that both have, both versions.
+
+        ``told`` is called with how many of the buckets are done, now and then.
+        """
         all_of_it = Gathered()
         async for found in self._differences(target, replica, buckets, rows, both=True):
             all_of_it.rows.extend(found.rows)
             all_of_it.wanted += found.wanted
+            all_of_it.buckets += found.buckets
+            told(all_of_it.buckets)
         return all_of_it
 
     async def _differences(
@@ -145,6 +156,7 @@ class Exchange:
             question = [session, chunk, summarize(replica, here), both]
             columns, left, want = await host.ask(target, "tables.diff", question, STEP_S)
             found = Gathered()
+            found.buckets = len(chunk)
             found.wanted = _read_rids(replica, want)
             found.rows = unpack(host.reader, replica.schema.kind, columns)
             while left:

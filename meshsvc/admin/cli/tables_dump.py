@@ -47,7 +47,8 @@ def _rows(client: AdminClient, path: str) -> Iterator[dict[str, Any]]:
         CliError: when it ends before its end.
     """
     stream = client.lines(path)
-    total = next(stream, {}).get("table", {}).get("keys", 0)
+    head: dict[str, Any] = next(stream, {})
+    total = head.get("table", {}).get("keys", 0)
     # Rows on the terminal are progress enough.
     progress = Progress("dump", total >= LARGE and not sys.stdout.isatty())
     count = 0
@@ -59,8 +60,8 @@ def _rows(client: AdminClient, path: str) -> Iterator[dict[str, Any]]:
         progress.show(count, total)
         yield row
     progress.clear()
-    text = f"the dump ended after {count} of {total} rows: the node is gone, or was too slow to read"
-    raise CliError(exits.UNREACHABLE, text)
+    text = f"the dump ended after {count} of {total} rows"
+    raise CliError(exits.UNREACHABLE, f"{text}: the node is gone, or this was too slow to read")
 
 
 def _print_list(rows: Iterator[dict[str, Any]]) -> None:

@@ -45,7 +45,8 @@ def _get(site: AdminSite, request: AdminRequest) -> Json:
     replica, key = _replica(site, body), key_of(body["key"])
     rows = list(rows_of(replica, key, site.view.tables.looking.name_of_owner))
     if not rows:
-        raise Problem(404, "NoSuchKey", f"{replica.schema.name} has no {key!r:.80}{_hint(replica, key)}")
+        text = f"{replica.schema.name} has no {key!r:.80}{_hint(replica, key)}"
+        raise Problem(404, "NoSuchKey", text)
     return Json({"table": replica.schema.name, "rows": rows})
 
 
@@ -195,7 +196,7 @@ def _replica(site: AdminSite, body: dict[str, object]) -> Replica:
 
 
 def _named(request: AdminRequest, required: str | None) -> str | None:
-    given = request.args.get(b"table", [])
+    given: list[bytes] = request.args.get(b"table", [])
     if not given and required is None:
         return None
     if len(given) != 1 or not given[0]:

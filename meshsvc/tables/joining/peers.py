@@ -93,7 +93,9 @@ class Peer:
     def progress(self, name: str) -> tuple[int, int]:
         """Rows that a join in progress has looked at or moved, and of how many; (0, 0) if none."""
         join = self.joins.get(name)
-        return (join.moved, join.of) if join is not None else (0, 0)
+        if join is None or join.phase not in (Phase.STAGING, Phase.COMMITTING):
+            return 0, 0
+        return join.moved, join.of
 
 
 class Lock:

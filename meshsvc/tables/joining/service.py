@@ -22,6 +22,7 @@ from meshsvc.messaging.dispatch import Call
 from meshsvc.model import LinkClass, NodeId, Roster, ShardAddress, ShardId
 from meshsvc.retry import exponential
 from meshsvc.tables.conflicts import Conflict, conflict, needs_resolver, resolved
+from meshsvc.tables.digest import COUNT
 from meshsvc.tables.join import Join, Phase, Step
 from meshsvc.tables.joining.following import Following, Refused
 from meshsvc.tables.joining.peers import Greeting, Lock, Peer, views
@@ -263,8 +264,13 @@ class Joining:
         host, replica = self.host, self.host.replicas[name]
         buckets, rows = await host.exchange.compare(peer.seat, replica)
         found = Gathered()
+        join.begun(max(rows, len(replica.rows)) * len(buckets) // COUNT)
         if buckets:
-            found = await host.exchange.gather(peer.seat, replica, buckets, rows)
+
+            def told(done: int) -> None:
+                join.moved = join.of * done // len(buckets)
+
+            found = await host.exchange.gather(peer.seat, replica, buckets, rows, told)
         incoming, scratch = await self._sort(replica, found)
         stage = await host.ask(peer.seat, "tables.open_stage", replica.schema.wire(), ASK_S)
         give = host.exchange.give

@@ -185,9 +185,7 @@ class Looking:
             first = group[0]
             at = ShardAddress(ids[first.node], ShardId(first.shard))
             try:
-                kind, columns = await self._host.ask(
-                    at, "tables.versions", [name, buckets], LOOK_S
-                )
+                kind, columns = await self._host.ask(at, "tables.versions", [name, buckets], LOOK_S)
             except CallError:
                 continue  # it was there a moment ago; the next look says what became of it
             found[first.name] = read_summary(self._host.reader, kind, columns)
