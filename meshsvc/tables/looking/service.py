@@ -133,7 +133,7 @@ class Looking:
         report = Report(copies)
         buckets = open_buckets(copies)
         rounds = 0
-        size = max(1, ROWS_A_CHUNK * COUNT // max(copy.rows + copy.tombstones for copy in copies))
+        size = max(1, ROWS_A_CHUNK * COUNT // max(1, *(c.rows + c.tombstones for c in copies)))
         while buckets and len(report.differing) < limit and rounds < ROUNDS:
             some, buckets = buckets[:size], buckets[size:]
             report.differing += await self._confirmed(name, asked, copies, some)
