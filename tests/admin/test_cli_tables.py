@@ -40,7 +40,8 @@ def test_a_dump_is_printed_as_asked(fake, capsys, output):
     else:
         heads, first, second = out.splitlines()
         assert heads.split() == ["KEY", "VALUE", "VERSION", "OWNER"]
-        assert first.split(maxsplit=1)[0] == "a" and '{"base64": "AAE="}' in first
+        assert first.split(maxsplit=1)[0] == "a"
+        assert '{"base64": "AAE="}' in first
         assert second.split()[0] == "2"
 
 
