@@ -22,9 +22,10 @@ from meshsvc.tables.rows import KEY_TYPES, Key, Origin, Owner, Row, Schema
 from meshsvc.wire.codec import decode, encode
 
 STALE = "stale-epoch"
-SEALED = "sealed"
 CLOCK = "clock-ahead"
 OTHER_SCHEMA = "other-schema"
+OWNER_GONE = "owner-gone"
+"""Why a write is refused; the counters' labels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,9 @@ class Following:
                 raise Refused(f"the clock of {peer.info.name} is over a day ahead")
             joining.check_reach(peer, theirs)
         except (Refused, SchemaConflict) as error:
+            if peer.refusals.get(schema.name) != str(error):
+                joining.log.warn("{table} is not joined with {node}: {why}",
+                                 table=schema.name, node=peer.info.name, why=error)  # fmt: skip
             peer.refusals[schema.name] = str(error)
             joining.changed()
             raise SchemaConflict(str(error)) from error

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.logger import Logger
 
-from meshsvc.errors import CallError, Disconnected
+from meshsvc.errors import CallError, Disconnected, TimedOut
 from meshsvc.messaging.dispatch import Call
 from meshsvc.model import LinkClass, NodeId, Roster, ShardAddress, ShardId
 from meshsvc.retry import exponential
@@ -216,7 +216,7 @@ class Joining:
 
     def _failed(self, peer: Peer, name: str, join: Join, error: Exception) -> None:
         why = str(error) or type(error).__name__
-        if not isinstance(error, CallError) and why != join.why:
+        if not isinstance(error, Disconnected | TimedOut) and why != join.why:
             self.log.warn("{table} is not joined with {node}: {why}",
                           table=name, node=peer.info.name, why=why)  # fmt: skip
         self.host.counters.add("tables_joins_total", outcome=type(error).__name__)

@@ -20,6 +20,7 @@ from meshsvc.tables.rows import Key, Kind, Row
 from meshsvc.tables.writes import (
     CLOCK,
     OTHER_SCHEMA,
+    OWNER_GONE,
     STALE,
     Batch,
     Entry,
@@ -78,6 +79,9 @@ class Sending:
         turn = self._turn(schema.name, timeout_s, False)
         alone = len(keys) == 1 and not dead and schema.kind is not Kind.BAG
         shared = turn.share(keys[0], host.clock.last) if alone else None
+        there = replica.rows.get(keys[0]) if shared is not None else None
+        if shared is not None and there is not None and there.stamp >= shared.row.stamp:
+            shared = None  # it came with our own stamp, of all, and must be beaten
         if shared is not None:
             row = shared.row
             turn.join(keys[0], values[0])
@@ -251,4 +255,7 @@ class Sending:
                 return f"{OTHER_SCHEMA}: {error}"
         if not host.clock.observe(entry.row.stamp, host.reactor.seconds()):
             return f"{CLOCK}: the writer's clock is over a day ahead of {host.me.name}'s"
+        owner = entry.row.owner
+        if owner is not None and host.lives.gone(owner):
+            return f"{OWNER_GONE}: {host.me.name} holds that life of the writer's node for over"
         return host.objection(entry.schema.name, epoch) if entry.decided else ""
