@@ -106,7 +106,7 @@ class Joining:
             held_by = self.peers.get(holder)
             if held_by is None or not held_by.reachable:
                 self.lock.give_back(holder)
-        if ready and now >= self._greet_at:
+        if ready and host.replicas and now >= self._greet_at:
             self._greet_at = now + GREET_S * (0.5 + self.rng.random())
             for peer in list(self.peers.values()):
                 if peer.reachable:
