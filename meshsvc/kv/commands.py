@@ -109,7 +109,10 @@ def _checkpoint(term: int, remaining: list[list[int]]) -> Checkpoint:
     return Checkpoint(term, tuple([(lease_id, left) for lease_id, left in remaining]))
 
 
-def _range(key: bytes, range_end: bytes, limit: int, revision: int, bits: int, *rest: int) -> Range:
+def read_range(
+    key: bytes, range_end: bytes, limit: int, revision: int, bits: int, *rest: int
+) -> Range:
+    """The range in the fields of a row."""
     order, target, mod, new, mod_to, new_to = rest
     return Range(
         *(key, range_end, limit, revision, order, target),
@@ -126,9 +129,14 @@ def _op_fields(op: Op) -> list[Any]:
         return [DELETE, op.key, op.range_end, op.prev_kv]
     if isinstance(op, Txn):
         return [TXN, encode_cbor(_txn_fields(op))]
+    return [RANGE, *range_fields(op)]
+
+
+def range_fields(op: Range) -> list[Any]:
+    """A range as a row; ``read_range`` takes it apart."""
     bits = op.serializable | op.keys_only << 1 | op.count_only << 2
     return [
-        *(RANGE, op.key, op.range_end, op.limit, op.revision, int(bits)),
+        *(op.key, op.range_end, op.limit, op.revision, int(bits)),
         *(int(op.sort_order), int(op.sort_target), op.min_mod_revision, op.min_create_revision),
         *(op.max_mod_revision, op.max_create_revision),
     ]
@@ -157,7 +165,7 @@ _OPS: dict[int, Callable[..., Op]] = {
     PUT: _put,
     DELETE: DeleteRange,
     TXN: _nested,
-    RANGE: _range,
+    RANGE: read_range,
 }
 
 _COMMANDS: dict[int, Callable[..., Command]] = {

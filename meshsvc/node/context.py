@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocolFactory, IReactorTime
@@ -24,6 +24,9 @@ from meshsvc.node.tables import TablesContext
 from meshsvc.node.targets import Everyone, NodeTarget, OwnerTarget
 from meshsvc.node.userevents import UserEvents
 from meshsvc.tables.service import Tables
+
+if TYPE_CHECKING:
+    from meshsvc.kv.client.service import KvClient
 
 WAIT_SLACK_S = 1.0
 """How much longer than a wait its answer may take, from one shard of a node to another."""
@@ -66,6 +69,7 @@ class Floors:
     tables: Tables
     events: UserEvents
     queries: Queries
+    store: Callable[[], KvClient]
 
 
 class MeshContext:
@@ -100,6 +104,7 @@ class MeshContext:
         self.events = floors.events
         self.queries = floors.queries
         self.everyone = Everyone(floors.messaging, floors.directory, self.node_id)
+        self._store = floors.store
         self._messaging = floors.messaging
         self._directory = floors.directory
         self._listeners = floors.listeners
@@ -111,6 +116,14 @@ class MeshContext:
     def owner_of(self, key: str | bytes) -> OwnerTarget:
         """Whichever shard of the cluster owns a key, now and after nodes come and go."""
         return OwnerTarget(self._messaging, self._directory, key)
+
+    def kv(self) -> KvClient:
+        """The consistent store that etcd's clients see, from any shard of any node.
+
+        Requests fail with a ``meshsvc.kv.errors.KvError``; ``NoLeader`` while no node that
+        holds the store is known.
+        """
+        return self._store()
 
     def on_placement_change(self, callback: Callable[[], Any]) -> Callable[[], None]:
         """Call ``callback`` each time keys may have moved; returns what ends that."""

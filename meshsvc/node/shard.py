@@ -34,6 +34,7 @@ from meshsvc.node.handoff import Copy
 from meshsvc.node.listening import ShardListeners
 from meshsvc.node.members import Members
 from meshsvc.node.queries import Queries
+from meshsvc.node.store.access import StoreAccess
 from meshsvc.node.surroundings import Surroundings
 from meshsvc.node.tables import NodeWays, build
 from meshsvc.node.traffic import Traffic
@@ -116,6 +117,10 @@ class Shard(MultiService):
     def _build_view(self) -> None:
         boot = self.boot
         self.members = Members(self.reactor, self._set_tag)
+        self.store_access = StoreAccess(
+            *(self.reactor, self.messaging, self.members),
+            *(boot.node_id, self.config.store.expect > 0),
+        )
         self.directory = NodeDirectory(boot.node_id, boot.shards, self.members)
         ways = NodeWays(self.post, self.bus)
         means = (self.reactor, self.messaging, self.counters, self.rng, ways)
@@ -150,6 +155,7 @@ class Shard(MultiService):
                 self.tables,
                 self.events,
                 self.queries,
+                self.store_access.client,
             ),
         )
 
@@ -211,6 +217,7 @@ class Shard(MultiService):
         if self._beating is not None and self._beating.active():
             self._beating.cancel()
         self.messaging.leave()
+        self.store_access.stop()
         for service in (self.applications, *reversed(self._order())):
             try:
                 yield service.stopService()

@@ -108,8 +108,5 @@ class Line:
 def kv_error(failure: Failure) -> Failure:
     """The ``KvError`` that a handler at the other end failed with, as it was there."""
     error = failure.value
-    if isinstance(error, HandlerFailed):
-        kind = getattr(errors, error.type, None)
-        if isinstance(kind, type) and issubclass(kind, errors.KvError):
-            return Failure(kind())
-    return failure
+    kind = errors.KV_ERRORS.get(error.text) if isinstance(error, HandlerFailed) else None
+    return Failure(kind()) if kind is not None else failure

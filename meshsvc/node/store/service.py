@@ -27,6 +27,7 @@ from meshsvc.node.store.directory import KEY, StoreDirectory, announcement_row
 from meshsvc.node.store.founding import FoundingDriver, FoundingMeans, RecordFile
 from meshsvc.node.store.keyspace import ASK_LEADER, GroupSlot, Line
 from meshsvc.node.store.members import CHANGE, TEND_S, StoreMembers
+from meshsvc.node.store.remote import Holder
 from meshsvc.node.store.system import SystemState
 from meshsvc.raft.founding_terms import Announcement, Founder, Start
 from meshsvc.raft.protocol import StateMachine, Surroundings
@@ -81,6 +82,8 @@ class StoreService(Service):
         )
         line = Line(shard.messaging, self.directory, self.keyspace, DEFAULT)
         self.kv.attach(self.keyspace, self.members, line)
+        self.holder = Holder(reactor, shard.messaging, self.kv)
+        shard.store_access.local = self.kv
         self.founding: FoundingDriver | None = None
         self._etcd: Any = None
         self._tending: IDelayedCall | None = None
@@ -96,6 +99,7 @@ class StoreService(Service):
         messaging.register(ASK_LEADER, self._asked_as_leader)
         messaging.register(CHANGE, self._asked_to_change)
         self.transport.start()
+        self.holder.start()
         self.kv.startService()
         if self._client:
             self._serve()
@@ -207,6 +211,7 @@ class StoreService(Service):
                     await slot.group.stopService()
         if self.founding is not None:
             self.founding.stop()
+        self.holder.stop()
         await maybeDeferred(self.kv.stopService)
         self.transport.stop()
         for verb in (ASK_LEADER, CHANGE):
