@@ -43,8 +43,9 @@ class Faults:
 class SimLock:
     """A lock that a process holds."""
 
-    def __init__(self, disk: SimDisk, path: str) -> None:
+    def __init__(self, disk: SimDisk, path: str, process: object) -> None:
         self._disk, self._path = disk, path
+        self.process = process
         self.holder = ""
 
     def note(self, text: str) -> None:
@@ -62,6 +63,8 @@ class SimDisk:
     def __init__(self, rng: Random) -> None:
         self.faults = Faults()
         self.operations = 0
+        self.process: object = None
+        """Who acts on it now; locks last as long as that process."""
         self.stop_after: int | None = None
         self.fail_at: tuple[int, int] | None = None
         """(operation to come, errno): that one fails once; 0 is the next."""
@@ -152,7 +155,7 @@ class SimDisk:
         held = self._locks.get(path)
         if held is not None:
             raise Locked(held.holder)
-        self._locks[path] = lock = SimLock(self, path)
+        self._locks[path] = lock = SimLock(self, path, self.process)
         return lock
 
     # --- what the simulator does ---------------------------------------------------------
@@ -161,6 +164,10 @@ class SimDisk:
         """A lock was released."""
         if self._locks.get(path) is lock:
             del self._locks[path]
+
+    def process_ended(self, process: object) -> None:
+        """One process is gone, and with it its locks."""
+        self._locks = {path: each for path, each in self._locks.items() if each.process != process}
 
     def processes_ended(self) -> None:
         """Every process of the node is gone, and with them their locks."""

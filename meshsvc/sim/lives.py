@@ -113,6 +113,7 @@ class SimShard:
             plugins=node.cluster.plugins,
             pid=1,
         )
+        node.disk.process = self
         try:
             self.shard = Shard(boot, self.channel, self.reactor, surroundings)  # type: ignore[arg-type]
             if self.index == 0:
@@ -130,6 +131,7 @@ class SimShard:
         return done
 
     def _save(self, done: Deferred[Any], call: Callable[..., object], args: Any) -> None:
+        self.node.disk.process = self
         try:
             result = call(*args)
         except PowerCut:

@@ -84,6 +84,7 @@ class SimNode:
         cluster = self.cluster
         now_s = self.skew.local(cluster.time.now)
         try:
+            self.disk.process = self
             identity = self._open_identity(now_s)
         except StartError as error:
             cluster.note(self.name, "failed", f"start: {error}")
@@ -240,6 +241,7 @@ class SimNode:
 
     def _shard_ended(self, life: SimShard) -> None:
         life.reactor.end()
+        self.disk.process_ended(life)
         self.shards.pop(life.index, None)
         self.cluster.shard_ended(life)
         assert self._supervisor is not None
@@ -252,6 +254,7 @@ class SimNode:
     def shard_stopped(self, life: SimShard) -> None:
         """A shard has stopped all its services: its process ends."""
         life.reactor.end()
+        self.disk.process_ended(life)
         self.shards.pop(life.index, None)
         self.cluster.shard_ended(life)
         if not self.shards:
