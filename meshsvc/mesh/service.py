@@ -17,7 +17,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from meshsvc.counters import Counters
-from meshsvc.errors import EpochSuperseded, LocalError, Overloaded, TimedOut, WireError
+from meshsvc.errors import (
+    EpochSuperseded,
+    LocalError,
+    MeshsvcError,
+    Overloaded,
+    TimedOut,
+    WireError,
+)
 from meshsvc.mesh import controller as decisions
 from meshsvc.mesh import epoch as epochs
 from meshsvc.mesh import formation, plane
@@ -326,10 +333,12 @@ class MeshService(Service):
 
     def _save(self, epoch: Epoch) -> None:
         def failed(failure: Failure) -> None:
-            if not self._unsaved:  # once: a full disk stays full for many tries
+            if failure.check(MeshsvcError):  # no quorum, or another leads by now
+                self.log.info("epoch {epoch}: {why}", epoch=epoch, why=failure.getErrorMessage())
+            elif not self._unsaved:  # once: a full disk stays full for many tries
+                self._unsaved = True
                 text = "epoch {epoch} could not be saved; until it is, no mesh forms"
                 self.log.failure(text, failure=failure, epoch=epoch)
-            self._unsaved = True
             self._controller.persist_failed(epoch, self._now())
 
         def saved(_: object) -> None:

@@ -7,9 +7,10 @@ backend, and what the last life of this node wrote down.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from meshsvc.discovery.backends.service import own_backend
@@ -21,6 +22,7 @@ from meshsvc.gossip.service import GossipService
 from meshsvc.gossip.settings import Contacts, Settings
 from meshsvc.interfaces import IDiscoveryBackend, IEndpointSubscriber
 from meshsvc.mesh.controller import StaticController, Timing
+from meshsvc.mesh.elected import ElectedController
 from meshsvc.mesh.service import MeshService
 from meshsvc.model import NO_EPOCH, Epoch, Incarnation, NodeId, NodeInfo, ShardId
 from meshsvc.node import sysverbs
@@ -57,13 +59,17 @@ class ShardZero:
         self.relay = self._build_relay()
         self.discovery = self._build_discovery()
         self.discovery.attach(Seam(shard.tables))
+        self.store = self._build_store()
         self.mesh = self._build_mesh()
         self._build_view()
         self._subscribe()
         shard.upper += [self.gossip, self.relay, self.discovery, self.mesh]
         # The controller first: it must not mint an epoch because its own node leaves.
         shard.leaving += [self.mesh.stopService, self.relay.leave, self.gossip.stopService]
-        self.store = self._build_store()
+        if self.store is not None:
+            shard.upper.append(self.store)
+            # Leadership goes to another node while everybody is still in contact.
+            shard.leaving.insert(0, self.store.stopService)
 
     def _build_store(self) -> StoreService | None:
         shard = self._shard
@@ -72,11 +78,7 @@ class ShardZero:
         # Only a node that holds the store pays for importing it.
         from meshsvc.node.store.service import StoreService  # noqa: PLC0415
 
-        store = StoreService(shard, self.gossip)
-        shard.upper.append(store)
-        # Leadership goes to another node while everybody is still in contact.
-        shard.leaving.insert(0, store.stopService)
-        return store
+        return StoreService(shard, self.gossip)
 
     def _build_gossip(self) -> GossipService:
         shard, config = self._shard, self._shard.config
@@ -152,15 +154,30 @@ class ShardZero:
         if not names and not config.seeds.addresses and not found:
             names = (shard.boot.name,)  # a node on its own is a mesh of one
         timing = Timing(config.mesh.form_delay_s, config.mesh.start_wait_s)
-        controller = StaticController(shard.me, names, store.load(), timing)
         self._alive_view = AliveView(self.gossip)
+        if self.store is not None and config.mesh.controller == "raft":
+            return self._elected_mesh(self.store, names, timing)
+        controller = StaticController(shard.me, names, store.load(), timing)
+        return self._mesh_of(controller, lambda epoch: surroundings.off_reactor(store.save, epoch))
+
+    def _elected_mesh(
+        self, store: StoreService, names: tuple[str, ...], timing: Timing
+    ) -> MeshService:
+        from meshsvc.node.store.electing import Electing  # noqa: PLC0415
+
+        controller = ElectedController(self._shard.me, names, timing)
+        electing = Electing(controller, store)
+        mesh = self._mesh_of(controller, electing.save)
+        electing.attach(mesh)
+        return mesh
+
+    def _mesh_of(
+        self, controller: StaticController, save: Callable[[Epoch], Deferred[Any]]
+    ) -> MeshService:
+        shard = self._shard
         return MeshService(
-            shard.reactor,
-            shard.data_links,
-            controller,
-            shard.messaging,
-            self._alive_view,
-            lambda epoch: surroundings.off_reactor(store.save, epoch),
+            *(shard.reactor, shard.data_links, controller),
+            *(shard.messaging, self._alive_view, save),
         )
 
     def _build_view(self) -> None:

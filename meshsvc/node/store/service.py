@@ -245,6 +245,10 @@ class StoreService(Service):
             self.members.tend()
             self._tending = self._shard.reactor.callLater(TEND_S, self._tend)
 
+    def now(self) -> float:
+        """Seconds, by the clock of this shard."""
+        return float(self._shard.reactor.seconds())
+
     # --- what people ask -----------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:

@@ -92,7 +92,8 @@ def test_a_lock_from_another_shard_excludes():
         assert ended == [None] * 3
         names = [text.split() for text in order]
         assert [each[1] for each in names] == ["in", "out"] * 3
-        assert all(first[0] == second[0] for first, second in zip(names[::2], names[1::2], strict=True))
+        entered, left = names[::2], names[1::2]
+        assert [each[0] for each in entered] == [each[0] for each in left]
 
 
 @pytest.mark.contract("KV-2")
