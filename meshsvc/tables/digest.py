@@ -31,6 +31,14 @@ def bucket_of(rid: Any) -> int:
     return crc32(key_bytes(key)) % COUNT
 
 
+def _place(rid: Any) -> tuple[int, int]:
+    """The word that stands for a row's key (in a bag, for its value too), and its bucket."""
+    if type(rid) is tuple:
+        return crc32(rid[1], crc32(key_bytes(rid[0]))), bucket_of(rid)
+    key = crc32(key_bytes(rid))
+    return key, key % COUNT
+
+
 def _mix(word: int) -> int:
     """64 bits of a word, scattered. Not a plain XOR or CRC: two rows that have each other's
     version must not add up to what they were before.
@@ -60,17 +68,20 @@ class Digest:
             new = rows.get(rid)
             if new is old:
                 continue
-            if type(rid) is tuple:
-                bucket = bucket_of(rid)
-                key = crc32(rid[1], crc32(key_bytes(rid[0])))
-            else:
-                key = crc32(key_bytes(rid))
-                bucket = key % COUNT
+            key, bucket = _place(rid)
             if old is not None:
                 sums[bucket] ^= _mix(key ^ version(old))
             if new is not None:
                 sums[bucket] ^= _mix(key ^ version(new))
         return not pending
+
+    def add(self, rid: Any, row: Row) -> None:
+        """A row that was not there: at once, for who merges a million and would double the
+        memory, and the pauses of growing dicts, by noting them all first.
+        """
+        if rid not in self.pending:
+            key, bucket = _place(rid)
+            self._sums[bucket] ^= _mix(key ^ self._version(row))
 
     def _version(self, row: Row) -> int:
         """64 bits of a version; rows of one batch share it, so the last one is remembered."""

@@ -153,14 +153,16 @@ class Replica:
     def merge(self, copied: Iterable[tuple[Any, Row, Any]], now: int) -> int:
         """Merge rows of another copy; returns how many won."""
         welcome, plain, last, known = self._welcome, not self._special, None, False
-        won = 0
+        won, rows, values = 0, self.rows, self.values
         for rid, row, value in copied:
             if row is not last:
                 last, known = row, welcome(row, now)
             if not known:
                 continue
-            if plain and not row.dead and not self._tombstones:
-                won += self._put_plain(row, (rid,), (value,))
+            if plain and not row.dead and rid not in rows:
+                rows[rid], values[rid] = row, value
+                self.digest.add(rid, row)
+                won += 1
             else:
                 won += self._put_one(rid, row, value)
         return won
