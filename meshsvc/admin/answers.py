@@ -22,14 +22,21 @@ from meshsvc.errors import (
     NoOwner,
     NoSuchTarget,
 )
+from meshsvc.kv.errors import KvError
 from meshsvc.mesh.controller import EpochUsed
 
 MAX_DEPTH = 64
 """Nesting that is written as JSON: twice what any message may hold."""
 
+
+class NoStore(LocalError):
+    """The node that was asked about the store holds no part of it."""
+
+
 _CALL_STATUS = {"UnknownVerb": 404, "HandlerFailed": 502, "TimedOut": 504, "Cancelled": 503}
 _LOCAL_STATUS: dict[type[Exception], int] = {
     NoSuchTarget: 404,
+    NoStore: 404,
     NoOwner: 503,
     EpochConflict: 409,
     EpochSuperseded: 409,
@@ -60,6 +67,8 @@ def problem_of(error: BaseException) -> Problem | None:
     if isinstance(error, LocalError):
         kind = type(error)
         return Problem(_LOCAL_STATUS.get(kind, 400), kind.__name__, str(error))
+    if isinstance(error, KvError):
+        return Problem(503 if error.retriable else 409, type(error).__name__, str(error))
     if isinstance(error, NotImplementedError):
         return Problem(501, "NotImplemented", str(error) or "this node cannot do that")
     return None

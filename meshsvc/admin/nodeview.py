@@ -12,6 +12,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, maybeDeferred
 
 from meshsvc import __version__
+from meshsvc.admin.answers import NoStore
 from meshsvc.admin.targets import parse_target
 from meshsvc.discovery.status import Status
 from meshsvc.errors import LocalError, NoSuchTarget
@@ -77,6 +78,7 @@ class ShardZeroView:
             "members": len(self._members),
             "uptime_s": round(self._clock.seconds() - self._started, 1),
             "addresses": addresses,
+            **({} if self._zero.store is None else {"store": self._zero.store.view.summary()}),
         }
 
     def members(self) -> list[Row]:
@@ -134,7 +136,8 @@ class ShardZeroView:
 
         A node in the mesh serves, also while a link of it is down or its discovery backend
         does not answer: what that costs is said, but is no reason to send all its clients
-        away. It begins to serve once discovery was complete for the first time.
+        away. It begins to serve once discovery was complete for the first time, and, where it
+        holds the store, once it knew who leads that: nobody restarts the next node before.
         """
         status = self._data_links.status()
         serving = status["state"] in ("formed", "degraded")
@@ -145,7 +148,11 @@ class ShardZeroView:
         reasons += self._zero.discovery.missing()
         idle = [row for row in self.shards() if row["state"] != "running"]
         reasons += [f"shard {row['index']} is {row['state']}" for row in idle]
-        return serving and not idle and self._zero.discovery.was_ready, reasons
+        begun = self._zero.discovery.was_ready
+        if self._zero.store is not None:
+            reasons += self._zero.store.view.missing()
+            begun = self._zero.store.view.was_ready and begun
+        return serving and not idle and begun, reasons
 
     def _refused(self) -> list[str]:
         refusal = self._shard.traffic.last_refusal
@@ -211,6 +218,16 @@ class ShardZeroView:
         """Form the mesh under an epoch by hand."""
         return self._mesh.form(epoch).addCallback(lambda _: self.mesh())
 
+    def store(self) -> Deferred[Row]:
+        """The store, as far as this node and its leader know it."""
+        return self._zero.store.view.status() if self._zero.store else fail(_no_store())
+
+    def transfer_store(self, node: str, timeout_s: float) -> Deferred[Row]:
+        """Hand the leadership of the store to a node."""
+        if self._zero.store is None:
+            return fail(_no_store())
+        return self._zero.store.transfer(node, timeout_s).addCallback(lambda _: self.store())
+
     def add_event_listener(self, listener: Callable[[Row], None]) -> Callable[[], None]:
         """Call back with each membership and user event from now on."""
         ends = (
@@ -242,6 +259,10 @@ class ShardZeroView:
 def _shown(status: MemberStatus) -> str:
     """A node that has yet to prove itself by an echo is not alive: it is shown as suspect."""
     return MemberStatus.SUSPECT.value if status is MemberStatus.JOINING else status.value
+
+
+def _no_store() -> NoStore:
+    return NoStore("this node holds no store: set [store] expect = N in its config")
 
 
 def _answer_rows(answers: Answers) -> list[Row]:

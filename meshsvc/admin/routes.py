@@ -106,6 +106,16 @@ def _form(site: AdminSite, request: AdminRequest) -> None:
     later(request, site.view.form_mesh(epoch), lambda mesh: mesh)
 
 
+def _store(site: AdminSite, request: AdminRequest) -> None:
+    later(request, site.view.store(), lambda row: row)
+
+
+def _transfer(site: AdminSite, request: AdminRequest) -> None:
+    body = body_of(request, "node")
+    moving = site.view.transfer_store(text_in(body, "node"), timeout_in(body))
+    later(request, moving, lambda row: row)
+
+
 def _events(site: AdminSite, request: AdminRequest) -> Raw | None:
     kind = "application/x-ndjson"
     if request.args.get(b"follow") == [b"0"] or request.method == b"HEAD":
@@ -127,6 +137,8 @@ ROUTES: dict[str, dict[str, Route]] = {
     "/v1/shards": {"GET": _shards},
     "/v1/plugins": {"GET": _plugins},
     "/v1/discovery": {"GET": _discovery},
+    "/v1/store": {"GET": _store},
+    "/v1/store/transfer": {"POST": _transfer},
     "/v1/call": {"POST": _call},
     "/v1/query": {"POST": _query},
     "/v1/events": {"GET": _events, "POST": _send_event},

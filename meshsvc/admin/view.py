@@ -120,6 +120,21 @@ class NodeView(Protocol):
         """
         ...
 
+    def store(self) -> Deferred[Row]:
+        """The consistent store: see ``StoreView.status``.
+
+        Fires within a second or so. Fails with ``NoStore`` when this node holds none.
+        """
+        ...
+
+    def transfer_store(self, node: str, timeout_s: float) -> Deferred[Row]:
+        """Hand the leadership of the store to a node, by its name or id.
+
+        Fires with what ``store()`` then says. Fails with ``NoStore``, ``NoSuchTarget``, a
+        ``CallError`` or a ``KvError``.
+        """
+        ...
+
     def add_event_listener(self, listener: Callable[[Event], None]) -> Callable[[], None]:
         """Call back with each event from now on; returns what ends that.
 

@@ -30,6 +30,7 @@ class Ports(ABC):
     machine: Machine
     group: RaftGroup
     membership: Membership
+    disk_full: bool
 
     @abstractmethod
     def propose(self, command: Command) -> Deferred[Any]:

@@ -109,6 +109,7 @@ class KvService(Tending, Leasing, Service):
         self._tick_call: IDelayedCall | None = None
         self._pending = 0
         self._alarming = False
+        self.disk_full = False
         self._leader_id = 0
         self._leader_lost_at = float("-inf")
         self._prune_waiters: list[Deferred[None]] = []
@@ -149,6 +150,13 @@ class KvService(Tending, Leasing, Service):
         if self.machine.mvcc.compact_revision != before:
             self._turns.soon("prune", self._prune)
         return result
+
+    def disk_is(self, full: bool) -> None:
+        """This replica's disk has no room, or has room again: until then it only reads.
+
+        The alarm is this replica's own, and ends by itself: the others may well go on.
+        """
+        self.disk_full = full
 
     @property
     def state_machine(self) -> Driven:
@@ -283,6 +291,11 @@ class KvService(Tending, Leasing, Service):
         """Have a command done by the log."""
         return self.guarded(lambda: self._proposed(command))
 
+    @property
+    def pending(self) -> int:
+        """Commands of this node that wait for the log."""
+        return self._pending
+
     def current(self) -> Deferred[None]:
         """Fires when this replica knows all that was committed."""
         return self.guarded(self._reads.current)
@@ -311,6 +324,8 @@ class KvService(Tending, Leasing, Service):
         return waiting.addErrback(self._as_kv_error, started)
 
     def _proposed(self, command: commands.Command) -> Deferred[Any]:
+        if self.disk_full:
+            raise errors.NoSpace
         if self._pending >= MAX_PENDING:
             raise errors.TooManyRequests
         data = commands.encode(command)

@@ -85,9 +85,7 @@ class Tending(Ports):
         if request.action != upkeep.AlarmAction.GET:
             return self.propose(request)
         return self.current().addCallback(
-            lambda _: upkeep.AlarmResult(
-                self.machine.alarms.matching(request), self.machine.header()
-            )
+            lambda _: upkeep.AlarmResult(self._alarms(request), self.machine.header())
         )
 
     def defragment(self) -> Deferred[upkeep.DefragmentResult]:
@@ -108,11 +106,18 @@ class Tending(Ports):
             lambda found: upkeep.HashKvResult(found[0], found[1], revision, header)
         )
 
+    def _alarms(self, request: upkeep.AlarmRequest) -> tuple[upkeep.AlarmEntry, ...]:
+        """The alarms of the whole store, and that of this replica's disk."""
+        found = self.machine.alarms.matching(request)
+        own = upkeep.AlarmEntry(self.machine.member_id, upkeep.AlarmKind.NOSPACE)
+        wanted = request.member_id in (0, own.member_id) and request.alarm in (0, own.alarm)
+        return (*found, own) if self.disk_full and wanted and own not in found else found
+
     def _status(self) -> upkeep.StatusResult:
         group, machine = self.group.status(), self.machine
         texts = [
-            f"memberID:{member_id} alarm:{upkeep.AlarmKind(kind).name}"
-            for member_id, kind in machine.alarms.rows()
+            f"memberID:{entry.member_id} alarm:{upkeep.AlarmKind(entry.alarm).name}"
+            for entry in self._alarms(upkeep.AlarmRequest())
         ]
         if not group.leader_id:
             texts.append(NoLeader.text)

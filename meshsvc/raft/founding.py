@@ -102,8 +102,11 @@ class Founding:
             return ""
         plan = self.record.plan
         if plan is not None:
-            missing = [f.node[:8] for f in plan.founders if f.node not in self._heard]
-            return f"the store is being founded; no answer yet from {', '.join(missing)}"
+            others = [founder.node for founder in plan.founders if founder != self.me]
+            missing = ", ".join(node[:8] for node in others if node not in self._heard)
+            return "the store is being founded" + (
+                f"; no answer yet from {missing}" * bool(missing)
+            )
         odd = [each.expect for each in self._seen.values() if each.expect != self.expect]
         text = f"{len(self._candidates())} of {self.expect} nodes to found the store are there"
         return f"{text}; some say expect = {odd[0]}" if odd else text

@@ -103,17 +103,18 @@ class RaftGroup(Service):
 
     def stop(self) -> Deferred[None]:
         """Hand leadership over if this member has it, then take part no more."""
-        return Deferred.fromCoroutine(self._end())
+        handed = Deferred.fromCoroutine(self.hand_over())
+        return handed.addCallback(lambda _: self.stopService())
 
-    async def _end(self) -> None:
-        if self._raft is not None and not self._stopped:
-            heir = self._raft.heir
-            if heir != NOBODY:
-                try:
-                    await self.transfer(heir, self._settings.election_s)
-                except CallError as error:
-                    self.log.info("leadership was not handed over: {error}", error=error)
-        await self.stopService()
+    async def hand_over(self) -> None:
+        """Give leadership away if it is here; ends after an election time-out at the latest."""
+        heir = self._raft.heir if self._raft is not None else NOBODY
+        if heir == NOBODY:
+            return
+        try:
+            await self.transfer(heir, self._settings.election_s)
+        except CallError as error:
+            self.log.info("leadership was not handed over: {error}", error=error)
 
     def stopService(self) -> Deferred[None]:
         """Take part no more, at once; whatever waits ends in ``Disconnected``."""

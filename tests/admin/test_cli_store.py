@@ -10,7 +10,7 @@ import pytest
 from meshsvc.admin.cli import exits
 from meshsvc.admin.cli.exits import CliError
 from meshsvc.admin.cli.kv_txn import transaction
-from meshsvc.admin.cli.main import _command_in
+from meshsvc.admin.cli.main import _command_in, main
 from meshsvc.admin.cli.store_client import (
     StoreClient,
     StoreError,
@@ -106,3 +106,42 @@ def test_a_command_stands_behind_two_dashes():
     given = ["lock", "n", "--ttl", "5", "--", "sh", "-c", "x", "--", "y"]
     assert _command_in(given) == (["lock", "n", "--ttl", "5"], ["sh", "-c", "x", "--", "y"])
     assert _command_in(["kv", "put", "--", "-1"]) == (["kv", "put", "--", "-1"], [])
+
+
+STORE = {
+    **{"cluster": "1c", "member": "2b", "missing": [], "revision": 7, "compacted": 0, "keys": 1},
+    **{"bytes": 90, "quota": 0, "leases": 0, "watches": 0},
+    "alarms": [{"node": "n2", "alarm": "NOSPACE"}],
+    "groups": [
+        {
+            **{"group": "default", "role": "leader", "leader": "n1", "term": 3, "quorum": True},
+            **{"last": 9, "stable": 9, "commit": 9, "applied": 9, "first": 1, "snapshot": 0},
+            **{"voters": ["n1", "n2"], "learners": []},
+            "peers": [{"node": "n2", "member": "2b", "mode": "replicate", "match": 9, "behind": 0}],
+        }
+    ],
+}
+
+
+@pytest.mark.contract("OPS-3", "RAFT-1")
+def test_raft_status_and_transfer(fake, capsys):
+    """A table of groups and one of members; 1 when something is missing; errors keep their code."""
+    fake.answers["GET", "/v1/store"] = (200, STORE)
+    assert main(["raft", "status", "--admin", fake.url]) == exits.OK
+    out = capsys.readouterr().out
+    assert "NOSPACE of n2" in out
+    assert "n1, n2" in out
+    assert "replicate" in out
+    missing = STORE | {"missing": ["the store: group default has no leader"]}
+    fake.answers["POST", "/v1/store/transfer"] = (200, missing)
+    asked = ["raft", "transfer", "n2", "--timeout", "2", "--admin", fake.url, "-o", "json"]
+    assert main(asked) == exits.UNHEALTHY
+    assert fake.asked[-1] == ("POST", "/v1/store/transfer", {"node": "n2", "timeout_s": 2.0})
+    for status, kind, code in (
+        (503, "NoLeader", exits.RETRY),
+        (409, "BadLeaderTransferee", exits.UNHEALTHY),
+        (404, "NoStore", exits.UNHEALTHY),
+    ):
+        answer = {"error": {"kind": kind, "text": "no"}}
+        fake.answers["POST", "/v1/store/transfer"] = (status, answer)
+        assert main(asked) == code

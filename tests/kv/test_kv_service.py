@@ -412,3 +412,27 @@ def test_too_many_requests_at_once_are_refused():
         with pytest.raises(errors.TooManyRequests):
             cluster.ask(waiting[-1])
         assert cluster.ask(waiting[4999]).header.revision == 5001
+
+
+@pytest.mark.contract("LOG-3")
+def test_a_replica_whose_disk_is_full_only_reads_until_there_is_room():
+    """Its writes of every kind are refused at once, its alarm is seen, and ends by itself."""
+    with Cluster(3) as cluster:
+        cluster.ask(cluster[2].put(Put(b"a", b"1")))
+        cluster[2].disk_is(True)
+        for call in (
+            lambda kv: kv.put(Put(b"a", b"2")),
+            lambda kv: kv.delete_range(DeleteRange(b"a")),
+            lambda kv: kv.txn(Txn(success=(Put(b"a", b"2"),))),
+            lambda kv: kv.lease_grant(LeaseGrant(5, 60)),
+        ):
+            with pytest.raises(errors.NoSpace):
+                cluster.ask(call(cluster[2]))
+        assert cluster.ask(cluster[2].range(Range(b"a"))).kvs[0].value == b"1"
+        own = upkeep.AlarmEntry(2, AlarmKind.NOSPACE)
+        assert cluster.ask(cluster[2].alarm(AlarmRequest())).alarms == (own,)
+        assert "memberID:2 alarm:NOSPACE" in cluster.ask(cluster[2].status()).errors
+        cluster.ask(cluster[1].put(Put(b"a", b"3")))
+        cluster[2].disk_is(False)
+        cluster.ask(cluster[2].put(Put(b"a", b"4")))
+        assert cluster.ask(cluster[2].alarm(AlarmRequest())).alarms == ()

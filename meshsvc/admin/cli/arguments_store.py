@@ -1,15 +1,18 @@
-"""The arguments of the verbs that talk to the store: kv, lease, lock, elect."""
+"""The arguments of the verbs of the store: kv, lease, lock, elect, raft."""
 
 from __future__ import annotations
 
 import argparse
 
-from meshsvc.admin.cli import kv, leases, locks
+from meshsvc.admin.cli import kv, leases, locks, raft
 from meshsvc.admin.cli.parser import Parser, Verbs
 from meshsvc.admin.cli.store_client import lease_id
 
 _MAX_TTL_S = 9_000_000_000
 """What etcd takes as the longest lease, in seconds."""
+
+_MAX_WAIT_S = 600
+"""As for all that the admin side is asked."""
 
 
 def add_store(to: Verbs) -> None:
@@ -20,6 +23,7 @@ def add_store(to: Verbs) -> None:
     _add_kv(to.group("kv", "Read, write and watch the keys of the store.", store))
     _add_lease(to.group("lease", "Leases: what keys put with them live by.", store))
     _add_lock(to, store)
+    _add_raft(to.group("raft", "The groups that keep the store: how they are, and who leads."))
 
 
 def _add_kv(to: Verbs) -> None:
@@ -90,6 +94,14 @@ def _add_lock(to: Verbs, store: Parser) -> None:
     elect.add_argument("--listen", action="store_true", help="print who leads, now and later")
 
 
+def _add_raft(to: Verbs) -> None:
+    to.add("status", raft.status)
+    transfer = to.add("transfer", raft.transfer)
+    transfer.add_argument("node", metavar="NODE", help="who is to lead: its name, or its id")
+    text = "for each of the two groups (5)"
+    transfer.add_argument("--timeout", type=_seconds, default=5.0, metavar="SECONDS", help=text)
+
+
 def _natural(text: str) -> int:
     value = int(text)
     if value < 0:
@@ -101,6 +113,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("at least 1, please")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= _MAX_WAIT_S:
+        raise argparse.ArgumentTypeError(f"between 0 and {_MAX_WAIT_S} seconds, please")
     return value
 
 

@@ -12,7 +12,7 @@ from meshsvc.admin.cli.output import printable, show_row, show_rows
 from meshsvc.model import Epoch
 
 STATUS = ["name", "id", "cluster", "generation", "pid", "version", "uptime_s", "epoch", "state"]
-STATUS += ["addresses", "members", "ready", "reasons"]
+STATUS += ["addresses", "members", "store", "ready", "reasons"]
 MEMBERS = ["name", "id", "status", "generation", "address", "shards", "rtt_ms"]
 LINKS = ["peer", "state", "epoch", "owner_shard", "rtt_ms"]
 SHARDS = ["index", "pid", "state", "incarnation", "restarts", "cpus", "lag_ms"]

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.python.failure import Failure
 
+from meshsvc.counters import Counters
 from meshsvc.errors import Disconnected, HandlerFailed
 from meshsvc.kv import errors
 from meshsvc.kv.protocol import GroupStatus
@@ -39,9 +40,12 @@ class _NoGroup:
 class GroupSlot:
     """A group that may not be there yet; what is asked of it before fails as ``NoLeader``."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: Counters, name: str) -> None:
         self.group: RaftGroup | None = None
-        self._observers: list[LeaderObserver] = []
+        self.name = name
+        self._proposals = counters.counter("raft_proposals_total", group=name)
+        self._changes = counters.counter("raft_leader_changes_total", group=name)
+        self._observers: list[LeaderObserver] = [self._leader_is]
 
     def fill(self, group: RaftGroup) -> None:
         """The group has started."""
@@ -51,11 +55,15 @@ class GroupSlot:
 
     def propose(self, data: bytes, timeout_s: float) -> Deferred[Any]:
         """See ``RaftGroup.propose``."""
+        self._proposals.value += 1
         return self.group.propose(data, timeout_s) if self.group else fail(errors.NoLeader())
 
     def read_index(self, timeout_s: float) -> Deferred[int]:
         """See ``RaftGroup.read_index``."""
         return self.group.read_index(timeout_s) if self.group else fail(errors.NoLeader())
+
+    def _leader_is(self, leader: int, term: int) -> None:
+        self._changes.value += bool(leader)
 
     def status(self) -> GroupStatus:
         """See ``RaftGroup.status``."""
@@ -73,6 +81,14 @@ class GroupSlot:
         self._observers.append(observer)
         if self.group is not None:
             self.group.add_leader_observer(observer)
+
+    def hand_over(self) -> Deferred[None]:
+        """See ``RaftGroup.hand_over``; nothing to do before there is a group."""
+        return Deferred.fromCoroutine(self.group.hand_over()) if self.group else succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        """Take part no more, at once."""
+        return self.group.stopService() if self.group else succeed(None)
 
     def transfer(self, target_id: int, timeout_s: float) -> Deferred[None]:
         """See ``RaftGroup.transfer``."""

@@ -3,13 +3,16 @@
 By itself: the leader takes in every node that holds the store and has joined its cluster, as a
 learner first and as a voter once it has caught up; a member that says it replaces an older
 one takes that one's place. By hand: a member is removed, and stays so until it is added again.
+
+Both groups have the same members, but may have different leaders: each leader brings its own
+group to what is wanted, and a change by hand is done when it is done in the keyspace.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, DeferredLock, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -17,11 +20,12 @@ from twisted.python.failure import Failure
 from meshsvc.errors import CallError
 from meshsvc.kv import errors, upkeep
 from meshsvc.messaging.service import Messaging
-from meshsvc.model import LinkClass, ShardAddress, ShardId
+from meshsvc.model import LinkClass, NodeId, ShardAddress, ShardId
 from meshsvc.node.store import system
 from meshsvc.node.store.directory import Place, StoreDirectory
 from meshsvc.node.store.keyspace import GroupSlot, kv_error
-from meshsvc.node.store.system import SystemState
+from meshsvc.node.store.system import House, SystemState
+from meshsvc.raft.founding_terms import JOINED, Announcement
 from meshsvc.raft.membership import ChangeRefused
 from meshsvc.raft.promotion import next_change
 from meshsvc.raft.quorum import Config, Member
@@ -62,7 +66,7 @@ class StoreMembers:
         self._reactor, self._messaging, self._directory = reactor, messaging, directory
         self._system, self._keyspace = slots
         self._state, self._settings = state, settings
-        self._changing = False
+        self._changing = DeferredLock()
 
     # --- shown ---------------------------------------------------------------------------
 
@@ -76,12 +80,22 @@ class StoreMembers:
         return tuple(self._row(member, config) for member in config.members)
 
     def _row(self, member: Member, config: Config) -> upkeep.KvMember:
-        place = self._directory.place(member)
+        place = self.place(member)
         learner = not config.votes(member)
         if place is None:
             return upkeep.KvMember(member, is_learner=learner)
         peers, clients = _scheme((place.peer,)), _scheme((place.client,))
         return upkeep.KvMember(member, place.name, peers, clients, learner)
+
+    def place(self, member: Member) -> Place | None:
+        """Where a member lives or last lived, as it says itself or as the group remembers it."""
+        found = self._directory.place(member)
+        where = self._state.houses.get(member)
+        if found is not None or where is None:
+            return found
+        # A life of this node that began later never heard of that member itself.
+        announced = Announcement(member, JOINED, self.cluster, 0)
+        return Place(NodeId(where[0]), where[1], where[2], where[3], 0, announced)
 
     # --- changed by hand -----------------------------------------------------------------
 
@@ -131,7 +145,7 @@ class StoreMembers:
         return asked.addCallback(lambda _: self._row(member, self._config()))
 
     async def lead(self, what: str, member: Member) -> None:
-        """Do a change; this node leads both groups, or the change fails.
+        """Do a change; this node leads the keyspace's group, or the change fails.
 
         Raises:
             KvError: it cannot be done, as etcd says it.
@@ -142,53 +156,49 @@ class StoreMembers:
             raise errors.MemberNotFound
         if what == "promote" and member not in learners:
             raise errors.MemberNotLearner
-        if what == "remove":
-            await self._propose(system.remove(member))
-            await self._both(voters - {member}, learners - {member})
-            return
-        await self._propose(system.admit(member))
-        if what == "promote":
-            await self._both(voters | {member}, learners - {member})
-        elif member not in voters | learners:
-            await self._both(voters, learners | {member})
-
-    async def _propose(self, command: bytes) -> None:
+        command = system.remove(member) if what == "remove" else system.admit(member)
         await self._system.propose(command, CHANGE_S)
+        await self._changing.run(lambda: Deferred.fromCoroutine(self._lead(what, member)))
 
-    async def _both(self, voters: set[Member], learners: set[Member]) -> None:
-        """The same change in both groups, the keyspace first: it is what clients see."""
-        for slot in (self._keyspace, self._system):
-            group = slot.group
-            if group is None:
-                raise errors.NoLeader
-            now = group.status().config
-            if (set(now.voters), set(now.learners)) == (voters, learners):
-                continue
-            try:
-                await group.change(voters, learners, CHANGE_S)
-            except ChangeRefused as error:
-                self.log.info("the members were not changed: {why}", why=error)
-                raise errors.Unhealthy from error
+    async def _lead(self, what: str, member: Member) -> None:
+        group = self._keyspace.group
+        if group is None:
+            raise errors.NoLeader
+        config = group.status().config
+        voters, learners = set(config.voters), set(config.learners)
+        if what == "remove":
+            voters, learners = voters - {member}, learners - {member}
+        elif what == "promote":
+            voters, learners = voters | {member}, learners - {member}
+        elif member not in voters:
+            learners = learners | {member}
+        if (set(config.voters), set(config.learners)) == (voters, learners):
+            return  # the leader did it by itself meanwhile
+        try:
+            await group.change(voters, learners, CHANGE_S)
+        except ChangeRefused as error:
+            self.log.info("the members were not changed: {why}", why=error)
+            raise errors.Unhealthy from error
 
     # --- changed by itself ---------------------------------------------------------------
 
     def tend(self) -> None:
-        """Take the next step, if this node leads and there is one."""
-        if self._changing:
+        """Take the next step in each group that this node leads, if there is one."""
+        if self._changing.locked:
             return
-        self._changing = True
-        stepping = Deferred.fromCoroutine(self._step())
 
-        def ended(result: object) -> None:
-            self._changing = False
-            if isinstance(result, Failure) and not result.check(CallError, ChangeRefused):
-                self.log.failure("the members of the store could not be changed", result)
+        def ended(failure: Failure) -> None:
+            if not failure.check(CallError, ChangeRefused):
+                self.log.failure("the members of the store could not be changed", failure)
 
-        stepping.addBoth(ended)
+        self._changing.run(lambda: Deferred.fromCoroutine(self._step())).addErrback(ended)
 
     async def _step(self) -> None:
         joined = self._directory.joined(self.cluster)
-        wanted = {member for member in joined if member not in self._state.removed}
+        if self._leads(self._system):
+            await self._remember(joined)
+        removed = self._state.removed
+        wanted = {member for member in joined if member not in removed}
         for slot in (self._keyspace, self._system):
             group, status = slot.group, slot.raft_status()
             if group is None or status is None or status.leader != status.me:
@@ -196,9 +206,24 @@ class StoreMembers:
             change = next_change(status, wanted, MAX_VOTERS, self._settings)
             voters = set(change.voters if change else status.config.voters)
             learners = set(change.learners if change else status.config.learners)
-            gone = self._replaced(joined, voters, learners)
+            gone = self._replaced(joined, voters, learners) or self._dismissed(voters | learners)
             if change is not None or (gone and not status.config.joint):
                 await group.change(voters - gone, learners - gone, CHANGE_S)
+
+    def _leads(self, slot: GroupSlot) -> bool:
+        status = slot.raft_status()
+        return status is not None and status.leader == status.me
+
+    async def _remember(self, joined: dict[Member, Place]) -> None:
+        """Write down where members live: who comes back on an empty disk is known by that."""
+        for member, place in sorted(joined.items()):
+            where: House = (str(place.node), place.name, place.peer, place.client)
+            if self._state.houses.get(member) != where:
+                await self._system.propose(system.house(member, where), CHANGE_S)
+
+    def _dismissed(self, members: set[Member]) -> set[Member]:
+        """One member that was removed by hand, and is left to be dropped from this group."""
+        return set(sorted(member for member in members if member in self._state.removed)[:1])
 
     def _replaced(
         self, joined: dict[Member, Place], voters: set[Member], learners: set[Member]
@@ -208,7 +233,7 @@ class StoreMembers:
             if member not in voters:
                 continue
             for old in sorted(voters | learners):
-                before = self._directory.place(old)
+                before = self.place(old)
                 same = before is not None and before.name == place.name and old not in joined
                 if old != member and (old == place.replaces or same):
                     return {old}

@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, fail, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from meshsvc.errors import StartError
+from meshsvc.errors import NoSuchTarget, StartError
 from meshsvc.gossip.service import GossipService
 from meshsvc.kv import errors
 from meshsvc.kv.machine import Machine
@@ -28,6 +28,7 @@ from meshsvc.node.store.founding import FoundingDriver, FoundingMeans, RecordFil
 from meshsvc.node.store.keyspace import ASK_LEADER, GroupSlot, Line
 from meshsvc.node.store.members import CHANGE, TEND_S, StoreMembers
 from meshsvc.node.store.remote import Holder
+from meshsvc.node.store.showing import PROGRESS, Seen, StoreView
 from meshsvc.node.store.system import SystemState
 from meshsvc.raft.founding_terms import Announcement, Founder, Start
 from meshsvc.raft.protocol import StateMachine, Surroundings
@@ -42,7 +43,10 @@ SYSTEM, DEFAULT = 0, 1
 """The numbers of the groups, in journals and messages: for ever."""
 
 HAND_OVER_S = 2.0
-"""How long a stopping node may take to hand leadership over."""
+"""How long a stopping node may take to hand leadership over, and then to stop, each group."""
+
+DRAIN_S = 3.0
+"""How long clients may take to go: a request that was sent is answered in milliseconds."""
 
 _FIRST = ShardId(0)
 
@@ -73,13 +77,18 @@ class StoreService(Service):
             shard.counters,
         )
         self.state = SystemState()
-        self.system, self.keyspace = GroupSlot(), GroupSlot()
+        self.system = GroupSlot(shard.counters, "system")
+        self.keyspace = GroupSlot(shard.counters, "default")
         self.machine = Machine()
         self.kv = KvService(reactor, self.machine, shard.counters, shard.rng, config.quota)
         self.members = StoreMembers(
             *(reactor, shard.messaging, self.directory, (self.system, self.keyspace)),
             *(self.state, self.settings),
         )
+        self.journal.observe_alarm(self._disk_is)
+        shard.counters.gauge("journal_full", 0)
+        slots = (self.system, self.keyspace)
+        self.view = StoreView(Seen(shard.messaging, self.members, self.kv, slots))
         line = Line(shard.messaging, self.directory, self.keyspace, DEFAULT)
         self.kv.attach(self.keyspace, self.members, line)
         self.holder = Holder(reactor, shard.messaging, self.kv)
@@ -98,6 +107,8 @@ class StoreService(Service):
         messaging = self._shard.messaging
         messaging.register(ASK_LEADER, self._asked_as_leader)
         messaging.register(CHANGE, self._asked_to_change)
+        messaging.register(PROGRESS, lambda call: self.view.progress(call.payload))
+        self._shard.every_second.append(lambda: self.view.gauges(self._shard.counters))
         self.transport.start()
         self.holder.start()
         self.kv.startService()
@@ -140,6 +151,7 @@ class StoreService(Service):
         file = RecordFile(shard.surroundings, boot.data_dir, member)
         me = Founder(boot.node_id, member)
         self.founding = FoundingDriver(means, me, shard.config.store.expect, file)
+        self.view.founding = self.founding
         self.founding.start()
         self._view_changed()
 
@@ -198,25 +210,38 @@ class StoreService(Service):
     async def _stop(self) -> None:
         if self._tending is not None and self._tending.active():
             self._tending.cancel()
-        if self._etcd is not None:
-            self._etcd.drain()
+        # First leadership goes, while this node answers as ever: what its clients have asked is
+        # done by the next leader. Then the clients go, and only then what they were served by.
         for slot in (self.keyspace, self.system):
-            if slot.group is not None:
-                leaving = slot.group.stop()
-                leaving.addTimeout(HAND_OVER_S, self._shard.reactor)
-                try:
-                    await leaving
-                except Exception:
-                    self.log.failure("a group of the store did not stop in order")
-                    await slot.group.stopService()
+            await self._in_time(slot.hand_over(), "leadership was not handed over")
+        if self._etcd is not None:
+            await self._etcd.drain(DRAIN_S)
+        for slot in (self.keyspace, self.system):
+            await self._in_time(slot.stop(), "a group of the store did not stop in order")
         if self.founding is not None:
             self.founding.stop()
         self.holder.stop()
         await maybeDeferred(self.kv.stopService)
         self.transport.stop()
-        for verb in (ASK_LEADER, CHANGE):
+        for verb in (ASK_LEADER, CHANGE, PROGRESS):
             self._shard.messaging.unregister(verb)
         await self.journal.stopService()
+
+    async def _in_time(self, ending: Deferred[None], text: str) -> None:
+        try:
+            await ending.addTimeout(HAND_OVER_S, self._shard.reactor)
+        except Exception:
+            self.log.failure("{text}", text=text)
+
+    def _disk_is(self, full: bool) -> None:
+        """A node whose disk is full only reads, and leaves leading to one that has room."""
+        self.kv.disk_is(full)
+        if full:
+            for slot in (self.keyspace, self.system):
+                handing = slot.hand_over()
+                handing.addErrback(
+                    lambda failure: self.log.failure("leadership was not handed over", failure)
+                )
 
     # --- the others ----------------------------------------------------------------------
 
@@ -251,65 +276,23 @@ class StoreService(Service):
 
     # --- what people ask -----------------------------------------------------------------
 
-    def status(self) -> dict[str, Any]:
-        """The store as ``meshsvc raft status`` shows it."""
-        founding = self.founding
-        groups = [self._group_row("system", self.system), self._group_row("default", self.keyspace)]
-        return {
-            "cluster": f"{self.members.cluster:x}" if self.members.cluster else None,
-            "member": f"{self.machine.member_id:x}" if self.machine.member_id else None,
-            "waits_for": founding.core.waits_for if founding is not None else "its journal",
-            "groups": [row for row in groups if row is not None],
-        }
-
-    def _group_row(self, name: str, slot: GroupSlot) -> dict[str, Any] | None:
-        status = slot.raft_status()
-        if status is None:
-            return None
-        return {
-            "group": name,
-            "role": status.role.name.lower(),
-            "leader": self._name_of(status.leader),
-            "term": status.term,
-            "quorum": status.quorum,
-            "last": status.last,
-            "stable": status.stable,
-            "commit": status.commit,
-            "applied": status.applied,
-            "first": status.first,
-            "snapshot": status.snapshot,
-            "voters": [self._name_of(each) for each in status.config.voters],
-            "learners": [self._name_of(each) for each in status.config.learners],
-            "peers": [
-                {
-                    "member": self._name_of(peer.member),
-                    "mode": peer.mode.name.lower(),
-                    "match": peer.match,
-                    "behind": max(0, status.last - peer.match),
-                    "under_way": peer.under_way,
-                    "silent_s": round(peer.silent_s, 3),
-                }
-                for peer in status.peers
-            ],
-        }
-
-    def _name_of(self, member: Member) -> str | None:
-        place = self.directory.place(member)
-        return place.name if place is not None else (f"{member:x}" if member else None)
-
     def transfer(self, name: str, timeout_s: float) -> Deferred[None]:
         """Hand the leadership of both groups to a node.
 
-        Fails with a ``KvError`` or ``CallError`` that says why not.
+        Fails with ``NoSuchTarget``, a ``KvError`` or a ``CallError`` that says why not.
         """
         place = self.directory.by_name(name)
         if place is None:
-            raise errors.MemberNotFound
-        member = place.announcement.member
+            text = f"no node {name!r} that holds the store is alive: see `meshsvc raft status`"
+            return fail(NoSuchTarget(text))
+        return Deferred.fromCoroutine(self._transfer(place.announcement.member, timeout_s))
 
-        async def both() -> None:
-            for slot in (self.system, self.keyspace):
-                if slot.status().leader_id != member:
-                    await slot.transfer(member, timeout_s)
-
-        return Deferred.fromCoroutine(both())
+    async def _transfer(self, member: Member, timeout_s: float) -> None:
+        for slot in (self.system, self.keyspace):
+            status = slot.raft_status()
+            if status is None or not status.leader:
+                raise errors.NoLeader
+            if not status.config.votes(member):
+                raise errors.BadLeaderTransferee
+            if status.leader != member:
+                await slot.transfer(member, timeout_s)

@@ -1,4 +1,5 @@
-"""The ``system`` group's state: the mesh that was minted last, and members that were removed.
+"""The ``system`` group's state: the mesh that was minted last, which members were removed, and
+where each member lives.
 
 Small, and changed seldom: its snapshot is one chunk.
 """
@@ -14,10 +15,16 @@ from meshsvc.mesh.elected import MintedMesh
 from meshsvc.raft.quorum import Member
 from meshsvc.wire.codec import decode, encode
 
-MINT, REMOVE, ADMIT = range(1, 4)
+MINT, REMOVE, ADMIT, HOUSE = range(1, 5)
 
 MAX_REMOVED = 1024
 """Removed members that are remembered; the oldest may come back if it still exists by then."""
+
+MAX_HOUSED = 1024
+"""Members whose node is remembered, the oldest forgotten first: there are a few at a time."""
+
+House = tuple[str, str, str, str]
+"""Where a member lives: id and name of its node, its peer address, its client address."""
 
 
 def mint(roster: Any) -> bytes:
@@ -36,12 +43,18 @@ def admit(member: Member) -> bytes:
     return encode([ADMIT, member])
 
 
+def house(member: Member, where: House) -> bytes:
+    """The command that remembers where a member lives, also when nobody can ask it any more."""
+    return encode([HOUSE, member, list(where)])
+
+
 class SystemState:
     """The state machine."""
 
     def __init__(self) -> None:
         self.mesh = MintedMesh()
         self.removed: dict[Member, None] = {}
+        self.houses: dict[Member, House] = {}
 
     def apply(self, data: bytes, index: int, term: int) -> bool:
         """Do a command; False when an epoch may not be used."""
@@ -49,11 +62,11 @@ class SystemState:
         if kind == MINT:
             return self.mesh.mint(rosters.from_wire(*fields))
         if kind == REMOVE:
-            self.removed[fields[0]] = None
-            while len(self.removed) > MAX_REMOVED:
-                del self.removed[next(iter(self.removed))]
+            _enter(self.removed, fields[0], None, MAX_REMOVED)
         elif kind == ADMIT:
             self.removed.pop(fields[0], None)
+        elif kind == HOUSE:
+            _enter(self.houses, fields[0], _house(fields[1]), MAX_HOUSED)
         return True
 
     def snapshot(self) -> Iterator[bytes]:
@@ -61,7 +74,8 @@ class SystemState:
         roster = self.mesh.last
         epoch = roster.epoch
         rows = list(rosters.rows(roster.members))
-        yield encode([epoch.term, epoch.attempt, rows, list(self.removed)])
+        houses = [[member, list(where)] for member, where in self.houses.items()]
+        yield encode([epoch.term, epoch.attempt, rows, list(self.removed), houses])
 
     def restore(self) -> _Restoration:
         """Begin to take over a snapshot."""
@@ -79,10 +93,24 @@ class _Restoration:
 
     def finish(self) -> None:
         """Take its place."""
-        term, attempt, rows, removed = _row(self._data)
+        term, attempt, rows, removed, *later = _row(self._data)
         state = self._state
         state.mesh = MintedMesh(rosters.from_wire(term, attempt, rows)) if term else MintedMesh()
         state.removed = dict.fromkeys(removed)
+        houses = later[0] if later else []
+        state.houses = {member: _house(where) for member, where in houses}
+
+
+def _enter(table: dict[Member, Any], member: Member, value: object, most: int) -> None:
+    table.pop(member, None)
+    table[member] = value
+    while len(table) > most:
+        del table[next(iter(table))]
+
+
+def _house(row: Any) -> House:
+    node, name, peer, client = row
+    return str(node), str(name), str(peer), str(client)
 
 
 def _row(data: bytes) -> list[Any]:
