@@ -13,7 +13,7 @@ DEFAULT_URL = "http://127.0.0.1:7701"
 _STATUS_EXITS = {401: exits.DENIED, 403: exits.DENIED, 409: exits.UNHEALTHY}
 _STATUS_EXITS |= {502: exits.UNHEALTHY, 503: exits.RETRY, 504: exits.RETRY}
 
-_NOT_THERE = ("NoSuchTarget", "NoSuchTable", "NoSuchKey")
+_NOT_THERE = ("NoSuchTarget", "NoSuchTable", "NoSuchKey", "NoStore")
 
 
 class Answered(CliError):
