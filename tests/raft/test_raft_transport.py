@@ -89,7 +89,7 @@ def test_what_finds_no_way_is_reported_to_the_core(mesh, sent):
     mesh.group.send(2, b"x")
     mesh.end_turn()
     assert mesh.receiver.cut == [2]
-    assert mesh.counters.total("frame_drops_total", variant="raft") == 1
+    assert mesh.counters.total("raft_messages_dropped_total") == 1
     assert mesh.turn == []
 
 
@@ -108,7 +108,7 @@ def test_messages_reach_their_group(mesh):
     """In their order, with the member that sent them."""
     mesh.verbs[VERB](Call([[7, 2, [b"x", b"y"]], [9, 2, [b"z"]]], ShardAddress(B, 0)))
     assert mesh.receiver.got == [(2, [b"x", b"y"])]
-    assert mesh.counters.total("frame_drops_total", reason="unknown-group") == 1
+    assert mesh.counters.total("raft_messages_dropped_total", reason="unknown-group") == 1
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_malformed_payloads_are_counted(mesh, payload):
     """And nothing else happens."""
     mesh.verbs[VERB](Call(payload, ShardAddress(B, 0)))
     assert mesh.receiver.got == []
-    assert mesh.counters.total("frame_drops_total", reason="malformed") == 1
+    assert mesh.counters.total("raft_messages_dropped_total", reason="malformed") == 1
 
 
 def test_a_turn_is_bounded(mesh):
@@ -129,7 +129,7 @@ def test_a_turn_is_bounded(mesh):
     mesh.end_turn()
     ((_, _, payload, _),) = mesh.told
     assert len(payload[0][2]) == 16
-    assert mesh.counters.total("frame_drops_total", reason="full") == 4
+    assert mesh.counters.total("raft_messages_dropped_total", reason="full") == 4
 
 
 def test_after_the_end_nothing_is_delivered(mesh):

@@ -162,7 +162,9 @@ def _lines(plan: NodePlan, names: list[str], seeds: list[str], shards: int) -> I
     yield "# Several nodes share the CPUs of this machine.\npin_cores = false\n\n[listen]\n"
     yield "".join(f'{name} = "{plan.address(name)}"\n' for name in LISTENERS)
     yield f"\n[seeds]\naddresses = {json.dumps(seeds)}\n"
-    yield f"\n[mesh]\nroster = {json.dumps(names)}\n"
+    # Two nodes elect nobody without each other; one of them can decide alone.
+    controller = "raft" if len(names) > 2 else "static"
+    yield f'\n[mesh]\ncontroller = "{controller}"\nroster = {json.dumps(names)}\n'
     yield f"\n[store]\nexpect = {min(len(names), MOST_VOTERS)}\n"
 
 
