@@ -83,7 +83,7 @@ def an_item_is_sent_twice():
         yield
 
 
-@bug(scenario="swarm", section="VERB")
+@bug(scenario="swarm")
 def ids_of_calls_are_reused():
     """The fourth call has the id of the first, which may still wait (VERB-2)."""
 
