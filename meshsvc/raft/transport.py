@@ -3,6 +3,10 @@
 It uses nothing but messaging, over control links, which are relayed when two nodes have no
 direct one. Loss is normal to Raft, so nothing is kept or sent again here: what finds no way
 is dropped, and the cores are told.
+
+Messages name the member that they are for. A node may be back as another member, on an empty
+disk or with a restored one: what was meant for its old self, by a leader of another cluster
+even, is nothing to its new one.
 """
 
 from __future__ import annotations
@@ -41,19 +45,17 @@ class Messaging(Protocol):
 
 
 class _Queue:
-    """What waits for one node until the turn ends, by group."""
+    """What waits for one node until the turn ends, by group and member."""
 
     def __init__(self) -> None:
         self.size = 0
-        self.groups: dict[int, list[bytes]] = {}
-        self.members: dict[int, Member] = {}
+        self.lines: dict[tuple[int, Member], list[bytes]] = {}
 
     def put(self, group: int, to: Member, data: bytes) -> bool:
         if self.size + len(data) > MAX_QUEUED:
             return False
         self.size += len(data)
-        self.groups.setdefault(group, []).append(data)
-        self.members[group] = to
+        self.lines.setdefault((group, to), []).append(data)
         return True
 
 
@@ -127,8 +129,8 @@ class MeshTransport:
         queues, self._queues = self._queues, {}
         for node, queue in queues.items():
             payload = [
-                [group, self._receivers[group][0], messages]
-                for group, messages in queue.groups.items()
+                [group, self._receivers[group][0], to, messages]
+                for (group, to), messages in queue.lines.items()
                 if group in self._receivers
             ]
             if not payload:
@@ -137,7 +139,7 @@ class MeshTransport:
             sent = self._messaging.tell(target, VERB, payload, self._class)
             if sent is Sent.ACCEPTED:
                 continue
-            for group, to in queue.members.items():
+            for group, to in queue.lines:
                 reason = "full" if sent is Sent.FULL else "disconnected"
                 self._lost(group, to, reason)
 
@@ -157,10 +159,11 @@ class MeshTransport:
             if not _is_sound(row):
                 self._counters.add(DROPPED, reason="malformed")
                 continue
-            group, source, messages = row
+            group, source, to, messages = row
             known = self._receivers.get(group)
-            if known is None:
-                self._counters.add(DROPPED, reason="unknown-group")
+            if known is None or known[0] != to:
+                reason = "unknown-member" if known else "unknown-group"
+                self._counters.add(DROPPED, reason=reason)
                 continue
             self._places[source] = call.source.node
             known[1].received(source, messages)
@@ -175,10 +178,10 @@ class MeshTransport:
 
 
 def _is_sound(row: object) -> bool:
-    if not (isinstance(row, list) and len(row) == 3):
+    if not (isinstance(row, list) and len(row) == 4):
         return False
-    group, source, messages = row
-    numbers = type(group) is int and type(source) is int and 0 < source < 2**64
+    group, source, to, messages = row
+    numbers = type(group) is int and type(to) is int and type(source) is int and 0 < source < 2**64
     return numbers and isinstance(messages, list) and all(type(m) is bytes for m in messages)
 
 

@@ -77,8 +77,13 @@ def test_the_messages_of_a_turn_leave_in_one_tell_a_node(mesh):
     assert mesh.told == []
     mesh.end_turn()
     assert mesh.told == [
-        (ShardAddress(B, 0), VERB, [[7, 1, [b"x", b"y"]], [8, 11, [b"z"]]], LinkClass.CONTROL),
-        (ShardAddress(C, 0), VERB, [[7, 1, [b"w"]]], LinkClass.CONTROL),
+        (
+            ShardAddress(B, 0),
+            VERB,
+            [[7, 1, 2, [b"x", b"y"]], [8, 11, 12, [b"z"]]],
+            LinkClass.CONTROL,
+        ),
+        (ShardAddress(C, 0), VERB, [[7, 1, 3, [b"w"]]], LinkClass.CONTROL),
     ]
 
 
@@ -97,7 +102,7 @@ def test_a_member_nobody_knows_is_unreachable(mesh):
     """Until it, or gossip, says where it lives."""
     mesh.group.send(9, b"x")
     assert mesh.receiver.cut == [9]
-    mesh.verbs[VERB](Call([[7, 9, [b"hi"]]], ShardAddress(A, 0)))
+    mesh.verbs[VERB](Call([[7, 9, 1, [b"hi"]]], ShardAddress(A, 0)))
     assert mesh.transport.place(9) == A
     mesh.group.send(9, b"x")
     mesh.end_turn()
@@ -106,14 +111,31 @@ def test_a_member_nobody_knows_is_unreachable(mesh):
 
 def test_messages_reach_their_group(mesh):
     """In their order, with the member that sent them."""
-    mesh.verbs[VERB](Call([[7, 2, [b"x", b"y"]], [9, 2, [b"z"]]], ShardAddress(B, 0)))
+    mesh.verbs[VERB](Call([[7, 2, 1, [b"x", b"y"]], [9, 2, 1, [b"z"]]], ShardAddress(B, 0)))
     assert mesh.receiver.got == [(2, [b"x", b"y"])]
     assert mesh.counters.total("raft_messages_dropped_total", reason="unknown-group") == 1
 
 
+def test_what_is_meant_for_another_member_of_this_node_is_dropped(mesh):
+    """A node that is back as another member does not answer for its old self, nor is confused
+    with it by those who send."""
+    mesh.verbs[VERB](Call([[7, 2, 5, [b"x"]]], ShardAddress(B, 0)))
+    assert mesh.receiver.got == []
+    assert mesh.counters.total("raft_messages_dropped_total", reason="unknown-member") == 1
+    mesh.transport.learn(22, B)
+    mesh.group.send(2, b"to the old one")
+    mesh.group.send(22, b"to the new one")
+    mesh.end_turn()
+    payload = [[7, 1, 2, [b"to the old one"]], [7, 1, 22, [b"to the new one"]]]
+    assert mesh.told == [(ShardAddress(B, 0), VERB, payload, LinkClass.CONTROL)]
+
+
 @pytest.mark.parametrize(
     "payload",
-    [None, 5, [5], [[7, 2]], [[7, 0, []]], [[7, 2, [5]]], [["7", 2, []]], [[7, 2**64, []]], {}],
+    [
+        *(None, 5, [5], {}, [[7, 2]], [[7, 2, []]], [[7, 0, 1, []]], [[7, 2, 1, [5]]]),
+        *([["7", 2, 1, []]], [[7, 2**64, 1, []]], [[7, 2, None, []]]),
+    ],
 )
 def test_malformed_payloads_are_counted(mesh, payload):
     """And nothing else happens."""
@@ -128,7 +150,7 @@ def test_a_turn_is_bounded(mesh):
         mesh.group.send(2, bytes(MAX_QUEUED // 16))
     mesh.end_turn()
     ((_, _, payload, _),) = mesh.told
-    assert len(payload[0][2]) == 16
+    assert len(payload[0][3]) == 16
     assert mesh.counters.total("raft_messages_dropped_total", reason="full") == 4
 
 
@@ -137,7 +159,7 @@ def test_after_the_end_nothing_is_delivered(mesh):
     mesh.group.send(2, b"x")
     mesh.group.detach()
     mesh.end_turn()
-    mesh.verbs[VERB](Call([[7, 2, [b"x"]]], ShardAddress(B, 0)))
+    mesh.verbs[VERB](Call([[7, 2, 1, [b"x"]]], ShardAddress(B, 0)))
     assert mesh.receiver.got == []
     mesh.transport.stop()
     assert mesh.verbs == {}

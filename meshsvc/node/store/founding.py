@@ -1,26 +1,23 @@
 """Founding the store, or joining the one that is there: drives ``raft.founding``.
 
-Asks go over control links; what a node has promised is in ``founding`` beside its journal
-before anybody is told of it. The file belongs to the journal: it counts only while that votes
-as the same member.
+Asks go over control links; what a node has promised is on its disk before anybody is told.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from zlib import crc32
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from meshsvc.errors import CallError, StartError, WireError
+from meshsvc.errors import CallError, WireError
 from meshsvc.messaging.service import Messaging
 from meshsvc.model import LinkClass, NodeId, ShardAddress, ShardId
+from meshsvc.node.store.record import RecordFile
 from meshsvc.node.surroundings import Surroundings
 from meshsvc.raft.founding import Founding
 from meshsvc.raft.founding_terms import (
@@ -35,51 +32,11 @@ from meshsvc.raft.founding_terms import (
     Record,
     Start,
 )
-from meshsvc.raft.quorum import Member
-from meshsvc.storage.files import EX_IOERR, replace
-from meshsvc.storage.owner import shard_dir
-from meshsvc.wire.codec import decode, encode
+from meshsvc.storage.files import EX_IOERR
 
 VERB = "store.found"
 ASK_S = 2.0
 """A node that takes longer for one fsync is asked again."""
-
-
-class RecordFile:
-    """The record of one node on its disk."""
-
-    def __init__(self, surroundings: Surroundings, data_dir: str, member: Member) -> None:
-        self._fs = surroundings.fs
-        self._path = os.path.join(shard_dir(data_dir, 0), "founding")
-        self._member = member
-
-    def load(self) -> Record:
-        """What the disk says; nothing for another member's record.
-
-        Raises:
-            StartError: (74) when the file is damaged: a promise in it could be broken.
-        """
-        try:
-            data = self._fs.read(self._path)
-            if data is None:
-                return Record()
-            check, text = data[:4], data[4:]
-            if crc32(text).to_bytes(4, "big") != check:
-                raise WireError("its checksum is wrong")
-            row: Any = decode(text)
-            member, record = row
-            return Record.read(record) if member == self._member else Record()
-        except (OSError, WireError, TypeError, ValueError) as error:
-            raise StartError(
-                f"{self._path} cannot be read: {error}; `meshsvc repair` gives this node's part"
-                " of the store up, and it joins the others again",
-                EX_IOERR,
-            ) from None
-
-    def save(self, record: Record) -> None:
-        """Make a record durable."""
-        text = encode([self._member, record.row()])
-        replace(self._fs, self._path, crc32(text).to_bytes(4, "big") + text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,10 @@ from meshsvc.kv.service import KvService
 from meshsvc.model import ShardId
 from meshsvc.node.shard import Shard
 from meshsvc.node.store.directory import KEY, StoreDirectory, announcement_row
-from meshsvc.node.store.founding import FoundingDriver, FoundingMeans, RecordFile
+from meshsvc.node.store.founding import FoundingDriver, FoundingMeans
 from meshsvc.node.store.keyspace import ASK_LEADER, GroupSlot, Line
 from meshsvc.node.store.members import CHANGE, TEND_S, StoreMembers
+from meshsvc.node.store.record import RecordFile
 from meshsvc.node.store.remote import Holder
 from meshsvc.node.store.showing import PROGRESS, Seen, StoreView
 from meshsvc.node.store.system import SystemState
@@ -148,7 +149,7 @@ class StoreService(Service):
             *(shard.reactor, shard.messaging, shard.surroundings),
             *(self._start_groups, self._announce, self._fatal),
         )
-        file = RecordFile(shard.surroundings, boot.data_dir, member)
+        file = RecordFile(shard.surroundings.fs, boot.data_dir, member)
         me = Founder(boot.node_id, member)
         self.founding = FoundingDriver(means, me, shard.config.store.expect, file)
         self.view.founding = self.founding
