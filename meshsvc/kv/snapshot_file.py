@@ -7,7 +7,7 @@ is whole. The content is not etcd's: only meshsvc restores it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 
 from meshsvc.kv.snapshot import BadSnapshot
@@ -15,6 +15,9 @@ from meshsvc.kv.snapshot import BadSnapshot
 MAGIC = b"MSVCKV\x00\x01"
 SECTOR = 512
 DIGEST = 32
+
+MAX_CHUNK = 4 * 1024 * 1024
+"""Bytes of a chunk: as ``snapshot`` makes them, and as a replica keeps them."""
 
 
 class Saving:
@@ -43,20 +46,36 @@ class Saving:
         return data
 
 
-def read(data: bytes) -> Iterator[bytes]:
-    """The chunks of a file, after its checksum was compared.
+def scan(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    """The chunks of a file, as it is read: none of them counts before the last one came.
+
+    Args:
+        read: gives the next n bytes of the file, fewer only at its end.
 
     Raises:
-        BadSnapshot: when it is no snapshot, or not whole.
+        BadSnapshot: it is no snapshot, or not whole, or not what was saved.
     """
-    body, digest = data[:-DIGEST], data[-DIGEST:]
-    if not data.startswith(MAGIC):
+    digest = sha256()
+    taken = 0
+
+    def take(length: int) -> bytes:
+        nonlocal taken
+        data = read(length)
+        if len(data) < length:
+            raise BadSnapshot(f"the snapshot is cut short after {taken + len(data)} bytes")
+        digest.update(data)
+        taken += length
+        return data
+
+    magic = read(len(MAGIC))
+    if magic != MAGIC:
         raise BadSnapshot("this is not a snapshot that meshsvc saved")
-    if len(body) % SECTOR or sha256(body).digest() != digest:
-        raise BadSnapshot(
-            f"the snapshot of {len(data)} bytes is cut short or damaged: save it again"
-        )
-    position = len(MAGIC)
-    while length := int.from_bytes(body[position : position + 4], "big"):
-        yield body[position + 4 : position + 4 + length]
-        position += 4 + length
+    digest.update(magic)
+    taken = len(MAGIC)
+    while length := int.from_bytes(take(4), "big"):
+        if length > MAX_CHUNK:
+            raise BadSnapshot(f"the snapshot is damaged: a chunk of {length} bytes at {taken}")
+        yield take(length)
+    take(-taken % SECTOR)
+    if read(DIGEST) != digest.digest() or read(1):
+        raise BadSnapshot(f"the snapshot is damaged: the checksum of its {taken} bytes is wrong")

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from meshsvc.raft.protocol import StateMachine
     from meshsvc.storage.protocol import ReplicaLog, SnapshotSink, SnapshotSource
 
-_SESSIONS, _MACHINE = b"S", b"M"
+SESSIONS, MACHINE = b"S", b"M"
+"""What a chunk of a snapshot on disk begins with: whose it is."""
 
 
 def is_empty(recovered: Recovered) -> bool:
@@ -51,9 +52,9 @@ async def restored(log: ReplicaLog, machine: StateMachine) -> Sessions:
     try:
         for number in range(source.chunks):
             chunk = await source.chunk(number)
-            if chunk[:1] == _SESSIONS:
+            if chunk[:1] == SESSIONS:
                 sessions.feed(chunk[1:])
-            elif chunk[:1] == _MACHINE:
+            elif chunk[:1] == MACHINE:
                 filling.feed(chunk[1:])
             else:
                 raise WireError(f"chunk {number} of snapshot {source.meta.index} is of no kind")
@@ -151,8 +152,8 @@ class Marked(Iterator[bytes]):
 
     def __next__(self) -> bytes:
         if self._rows:
-            return _SESSIONS + self._rows.pop(0)
-        return _MACHINE + next(self._state)
+            return SESSIONS + self._rows.pop(0)
+        return MACHINE + next(self._state)
 
     def close(self) -> None:
         """It is not needed any more, complete or not."""

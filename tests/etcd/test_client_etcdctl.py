@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -190,7 +191,7 @@ def test_upkeep(ours: Ours, tmp_path: Path) -> None:
     one("snapshot", "save", str(saved))
     machine = Machine(9, 1)
     restore = Restore(machine)
-    done = [restore.feed(chunk) for chunk in snapshot_file.read(saved.read_bytes())]
+    done = [restore.feed(chunk) for chunk in snapshot_file.scan(BytesIO(saved.read_bytes()).read)]
     assert done[-1]
     assert machine.mvcc.index.at(b"s", machine.mvcc.revision) is not None
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from io import BytesIO
+
 import pytest
 from kv_group import Cluster
 from kv_watching import EVERYTHING, Ear
@@ -350,14 +352,14 @@ def test_a_saved_snapshot_restores_and_damage_is_found():
         assert disk.remaining[-1] == 0
         assert len(disk.data) % 512 == 32
         restore = Machine(9, 1).restore()
-        assert [restore.feed(chunk) for chunk in snapshot_file.read(disk.data)][-1]
+        assert [restore.feed(chunk) for chunk in snapshot_file.scan(BytesIO(disk.data).read)][-1]
         assert len(restore.machine.mvcc.index) == 3000
         assert 7 in restore.machine.leases
         for position in (0, 5000, len(disk.data) - 1):
             bad = bytearray(disk.data)
             bad[position] ^= 1
             with pytest.raises(snapshot_file.BadSnapshot):
-                list(snapshot_file.read(bytes(bad)))
+                list(snapshot_file.scan(BytesIO(bad).read))
         stopped = cluster[1].snapshot(Disk(cluster.clock))
         stopped.addErrback(lambda _: None)
         stopped.cancel()

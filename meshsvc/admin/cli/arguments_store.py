@@ -1,10 +1,10 @@
-"""The arguments of the verbs of the store: kv, lease, lock, elect, raft."""
+"""The arguments of the verbs of the store: kv, lease, lock, elect, raft, snapshot."""
 
 from __future__ import annotations
 
 import argparse
 
-from meshsvc.admin.cli import kv, leases, locks, raft
+from meshsvc.admin.cli import kv, leases, locks, raft, snapshots
 from meshsvc.admin.cli.parser import Parser, Verbs
 from meshsvc.admin.cli.store_client import lease_id
 
@@ -24,6 +24,9 @@ def add_store(to: Verbs) -> None:
     _add_lease(to.group("lease", "Leases: what keys put with them live by.", store))
     _add_lock(to, store)
     _add_raft(to.group("raft", "The groups that keep the store: how they are, and who leads."))
+    _add_snapshot(
+        to.group("snapshot", "The store as a file: save it, look at it, restore it."), store
+    )
 
 
 def _add_kv(to: Verbs) -> None:
@@ -100,6 +103,17 @@ def _add_raft(to: Verbs) -> None:
     transfer.add_argument("node", metavar="NODE", help="who is to lead: its name, or its id")
     text = "for each of the two groups (5)"
     transfer.add_argument("--timeout", type=_seconds, default=5.0, metavar="SECONDS", help=text)
+
+
+def _add_snapshot(to: Verbs, store: Parser) -> None:
+    save, status = to.add("save", snapshots.save, store), to.add("status", snapshots.status)
+    restore = to.add("restore", snapshots.restore)
+    for parser in (save, status, restore):
+        parser.add_argument("file", metavar="FILE")
+    restore.add_argument("--config", metavar="NODE.toml", help="of the node, which is stopped")
+    restore.add_argument("--data-dir", metavar="DIR", help="instead of --config, with the next two")
+    restore.add_argument("--name", metavar="NAME", help="the node's, as in its config")
+    restore.add_argument("--cluster", metavar="CLUSTER", help="the cluster's, as in its config")
 
 
 def _natural(text: str) -> int:

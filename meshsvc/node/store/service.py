@@ -27,7 +27,7 @@ from meshsvc.node.store.directory import KEY, StoreDirectory, announcement_row
 from meshsvc.node.store.founding import FoundingDriver, FoundingMeans
 from meshsvc.node.store.keyspace import ASK_LEADER, GroupSlot, Line
 from meshsvc.node.store.members import CHANGE, TEND_S, StoreMembers
-from meshsvc.node.store.record import RecordFile
+from meshsvc.node.store.record import DEFAULT, SYSTEM, RecordFile
 from meshsvc.node.store.remote import Holder
 from meshsvc.node.store.showing import PROGRESS, Seen, StoreView
 from meshsvc.node.store.system import SystemState
@@ -39,9 +39,6 @@ from meshsvc.raft.settings import Settings
 from meshsvc.raft.transport import MeshTransport
 from meshsvc.storage.service import JournalService
 from meshsvc.storage.store import open_store
-
-SYSTEM, DEFAULT = 0, 1
-"""The numbers of the groups, in journals and messages: for ever."""
 
 HAND_OVER_S = 2.0
 """How long a stopping node may take to hand leadership over, and then to stop, each group."""
