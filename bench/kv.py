@@ -54,7 +54,7 @@ def measure(make: Callable[[], AbstractContextManager[Store]], count: int, rows:
         progress(f"{store.name}: start")
         rows["start to first put"].append(store.wait_serving() - store.started)
         at = store.endpoints[store.leader()]
-        grpc_puts(store, at, count // 10, CLIENTS)  # warm
+        grpc_puts(store, at, max(CLIENTS, count // 10), CLIENTS)  # warm
         progress(f"{store.name}: puts")
         run = grpc_puts(store, at, count, CLIENTS)
         rows["gRPC puts, 256 clients"].append(run.rate)
@@ -76,7 +76,7 @@ def reads(make: Callable[[], AbstractContextManager[Store]], count: int, rows: R
         progress(f"{store.name}: gets")
         store.wait_serving()
         at = store.endpoints[store.leader()]
-        grpc_gets(store, at, count // 10, CLIENTS)
+        grpc_gets(store, at, max(CLIENTS, count // 10), CLIENTS)
         run = grpc_gets(store, at, count, CLIENTS)
         rows["gRPC gets, 256 clients"].append(run.rate)
         rows["  server CPU of one get"].append(run.cpu_us)

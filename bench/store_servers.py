@@ -151,11 +151,11 @@ class Etcd(Store):
 
 
 class Ours(Store):
-    """Three meshsvc nodes with the store."""
+    """Three meshsvc nodes of two shards each; shard 0 of each holds the store."""
 
     name = "meshsvc"
 
-    def __init__(self, cpus: tuple[tuple[int, ...], ...] = ((0,), (1,), (0,))) -> None:
+    def __init__(self, cpus: tuple[tuple[int, ...], ...] = ((0, 1), (0, 1), (0, 1))) -> None:
         self._cluster = Cluster([list(each) for each in cpus], pin=False, store=True)
 
     def __enter__(self) -> Ours:

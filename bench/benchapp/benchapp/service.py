@@ -18,6 +18,8 @@ TURN = 1000
 
 ASK_S = 60.0
 
+VERBS = ("counted", "echo", "swallow", "push", "asks", "bulk", "probe", "puts")
+
 
 class BenchService(Service):
     """One a shard; the load runs between shards 0 of two nodes."""
@@ -32,7 +34,7 @@ class BenchService(Service):
         super().startService()
         verbs = self.mesh.verbs
         verbs.register_oneway("bench.sink", self.sink)
-        for name in ("counted", "echo", "swallow", "push", "asks", "bulk", "probe"):
+        for name in VERBS:
             verbs.register(f"bench.{name}", getattr(self, name))
         where = self.mesh.options.get("events")
         if where and self.mesh.shard == 0:
@@ -43,7 +45,7 @@ class BenchService(Service):
     def stopService(self):
         """Fires when nothing runs any more."""
         super().stopService()
-        names = ("sink", "counted", "echo", "swallow", "push", "asks", "bulk", "probe")
+        names = ("sink", *VERBS)
         return gatherResults([self.mesh.verbs.unregister(f"bench.{name}") for name in names])
 
     def _note(self, event: str, node: str) -> None:
@@ -72,6 +74,21 @@ class BenchService(Service):
         return len(call.payload)
 
     # --- driving it ----------------------------------------------------------------------
+
+    async def puts(self, call) -> float:
+        """``[count, depth]`` puts of 100 bytes, ``depth`` at a time; puts a second."""
+        count, depth = call.payload
+        kv = self.mesh.kv()
+        left = [count]
+
+        async def work(number: int) -> None:
+            while left[0] > 0:
+                left[0] -= 1
+                await kv.put(f"native/{number}", b"v" * 100)
+
+        began = perf_counter()
+        await gatherResults([Deferred.fromCoroutine(work(n)) for n in range(depth)])
+        return count / (perf_counter() - began)
 
     async def push(self, call) -> dict[str, float]:
         """``{"node", "count", "kind"}`` one-way verbs; verbs per second at the receiver."""
