@@ -169,9 +169,16 @@ class Detector:
         return None if probe is None else probe.deadline
 
     def stalled(self, lag_s: float, now: float) -> None:
-        """This node stood still: every probe gets its whole time again."""
+        """This node stood still: every echo gets its whole time again.
+
+        A pause before the next echo does not: of a node that is late several times a second
+        it would never end, and who is not echoed cannot answer.
+        """
         for probe in self._probes.values():
-            probe.deadline = max(probe.deadline + lag_s, now + max(probe.timeout_s, RETRY_S))
+            if probe.stage is _Stage.PAUSED:
+                probe.deadline = min(probe.deadline, now + RETRY_S)
+            else:
+                probe.deadline = max(probe.deadline + lag_s, now + probe.timeout_s)
             probe.sent += lag_s
         self._due = [(p.deadline, number, p) for number, p in enumerate(self._probes.values())]
         self._entries = len(self._due)

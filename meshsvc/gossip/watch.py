@@ -47,7 +47,8 @@ MAX_PROBES_A_ROUND = 10
 """So that the cost of a round does not grow with the cluster."""
 
 PATIENCE_S = 10.0
-"""A node that others know but that never answered an echo counts as dead after this long."""
+"""A node that others know but that never answered an echo counts as dead after this long, if
+the last of them failed while this node itself was on time."""
 
 _LIVE = (Status.ALIVE, Status.SUSPECT)
 _UNPROVEN = (Status.JOINING, Status.DEAD)
@@ -56,10 +57,13 @@ _ECHOED_WHEN_HEARD = (*_UNPROVEN, Status.SUSPECT)
 
 @dataclass(slots=True)
 class _Watched:
+    """``unanswered``: an echo of ours to this life failed while we ourselves were on time."""
+
     machine: Liveness
     life: Life
     generation: int
     since: float
+    unanswered: bool = False
     listed: Status | None = None
 
 
@@ -132,7 +136,7 @@ class Watch:
             watched = _Watched(LivenessMachine(life), life, generation, now)
             self._watched[node] = watched
         if generation > watched.generation:
-            watched.generation, watched.since = generation, now
+            watched.generation, watched.since, watched.unanswered = generation, now, False
             self._detector.forget(node)
             self._suspicions.clear(node)
             watched.machine.restarted()
@@ -209,7 +213,9 @@ class Watch:
             self._probe(node, self._watched[node], now)
         for node in unproven:
             watched = self._watched[node]
-            if watched.life.status is Status.JOINING and now - watched.since >= PATIENCE_S:
+            waited = watched.life.status is Status.JOINING and now - watched.since >= PATIENCE_S
+            # Time alone is no evidence: it passes also while our own echo waits to be sent.
+            if waited and watched.unanswered:
                 self._expire(node, now)
         self._conclude(now)
 
@@ -239,6 +245,7 @@ class Watch:
         latest = now + DOUBT_S - PATIENCE_S
         for watched in self._watched.values():
             watched.since = max(watched.since + lag_s, latest)
+            watched.unanswered = False
 
     def clock_set_back(self, by_s: float, now: float) -> None:
         """The clock jumped back: what runs has as much time left as before."""
@@ -290,6 +297,7 @@ class Watch:
         elif result is Result.VOUCHED:
             watched.machine.vouched()
         else:
+            watched.unanswered = True
             watched.machine.probe_failed()
         self._said(node, watched, now)
 

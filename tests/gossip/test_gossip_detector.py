@@ -271,5 +271,43 @@ def test_a_stall_does_not_end_the_wait_for_a_first_echo() -> None:
     watch.stalled(12.0, 112.5)
     watch.round(112.5)
     assert watch.status(X) is Status.JOINING
+    watch.tick(116.0)
     watch.round(124.0)
     assert watch.status(X) is Status.DEAD
+
+
+@pytest.mark.contract("GSP-8")
+def test_who_was_not_echoed_in_time_is_not_given_up():
+    """The wait for a first echo ends by an echo that failed, not by time alone."""
+    watch = Watch(H1, Settings(), random.Random(1), {X})
+    watch.learned(X, 7, 100.0)
+    watch.tick(101.0)
+    watch.stalled(0.2, 109.9)
+    watch.round(120.0)
+    assert watch.status(X) is Status.JOINING, "the failure from before the stall was counted"
+    watch.tick(123.0)
+    watch.round(123.5)
+    assert watch.status(X) is Status.DEAD
+
+
+@pytest.mark.contract("GSP-8")
+def test_a_node_that_is_late_again_and_again_still_sends_echoes():
+    """Late five times a second for half a minute, it tries each second and gets its answer."""
+    bench = Bench([])
+    bench.probe(0.0, direct_only=True)
+    bench.health.lagged(0.15, 0.1)
+    bench.done(None, 0.1)
+    echoes = 0
+    for step in range(1, 151):
+        now = step * 0.2
+        bench.health.lagged(0.15, now)
+        bench.core.stalled(0.15, now)
+        bench.tick(now)
+        if bench.out:
+            echoes += 1
+            bench.done(None, now + 0.01)
+        assert bench.outcomes == []
+    assert echoes >= 30
+    bench.tick(30.3)
+    bench.done(7, 30.31)
+    assert bench.outcomes == [(X, 7, Result.ECHOED)]

@@ -54,6 +54,7 @@ class Row:
     joined: bool = False
     since: float = 0.0
     failed: bool = False
+    silent: bool = False
     suspected: float = 0.0
     story: list[Said] = field(default_factory=list)
 
@@ -85,7 +86,7 @@ class WatchRules(RuleBasedStateMachine):
     def _unanswered(self, ask):
         row = self.rows.get(ask.node)
         if ask.direct and row is not None and row.generation == ask.generation:
-            row.failed = True
+            row.failed = row.silent = True
 
     def _take(self):
         self.odd = True
@@ -144,6 +145,7 @@ class WatchRules(RuleBasedStateMachine):
         assert self.now - self.stalled_at >= SUSPICION_S - SLACK_S, "convicted just after a stall"
         if before == "joining":
             assert self.now - row.since >= PATIENCE_S - SLACK_S
+            assert row.silent, "given up although no echo failed since it was late itself"
         else:
             assert before == "suspect"
             assert self.now - row.suspected >= SUSPICION_S - SLACK_S, "convicted in a hurry"
@@ -159,7 +161,8 @@ class WatchRules(RuleBasedStateMachine):
         else:
             generation = row.generation + later
             if later > 0:
-                row.generation, row.failed, row.since = generation, False, self.now
+                row.generation, row.since = generation, self.now
+                row.failed = row.silent = False
                 self.proof = (node, generation, "later")
         self.real.learned(node, generation, self.now)
         self._take()
@@ -257,6 +260,8 @@ class WatchRules(RuleBasedStateMachine):
         self.stalled_at = self.now
         for ask in self.asks.values():
             ask.until += seconds
+        for row in self.rows.values():
+            row.silent = False
         self._take()
         self._tick(self.now)
 

@@ -158,17 +158,12 @@ class TheDeadAreKnown(Check):
 @register
 class OwnEvidence(Check):
     """Nobody convicts a node that he could have reached all the time, whatever others say of it
-    and however long he stood still himself (GSP-7, 8).
-
-    One case is left out: a node that is busy without a pause may give up a life that never
-    answered one of its echoes in time, link or no link. It does not know that it is the reason.
-    """
+    and however long he stood still or is busy himself (GSP-7, 8)."""
 
     section = "GOSSIP"
 
     def __init__(self, cluster: Cluster) -> None:
         super().__init__(cluster)
-        self._proven: set[tuple[Observer, str, int]] = set()
         self._zero_ended: dict[str, float] = {}
 
     def shard_ended(self, life: SimShard) -> None:
@@ -178,14 +173,7 @@ class OwnEvidence(Check):
 
     def member_event(self, life: SimShard, event: Any) -> None:
         """A death: look at who died, and at the way between the two."""
-        if event.name not in ("joined", "dead"):
-            return
-        key = (observer_of(life), event.member.node_id, event.member.generation)
-        if event.name == "joined":
-            self._proven.add(key)
-            return
-        busy = life.reactor.cost_s and key not in self._proven
-        if busy or self.cluster.net.sky.everywhere.loss >= FAIR_LOSS:
+        if event.name != "dead" or self.cluster.net.sky.everywhere.loss >= FAIR_LOSS:
             return
         for node in self.cluster.nodes:
             if node.node_id == event.member.node_id and self._fine(life.node, node, event):
