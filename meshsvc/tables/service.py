@@ -218,6 +218,7 @@ class Tables(Service):
     def adopted(self, roster: Roster) -> None:
         """Another epoch is in force."""
         self.roster, self.epoch = roster, roster.epoch
+        self.look_at_waiting()
         if self.joining is not None:
             self.joining.adopted(roster)
         if self.leading is not None:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from meshsvc.errors import CallError, Disconnected, TimedOut
@@ -26,6 +26,7 @@ from meshsvc.tables.digest import COUNT
 from meshsvc.tables.join import Join, Phase, Step
 from meshsvc.tables.joining.following import Following, Refused
 from meshsvc.tables.joining.peers import Greeting, Lock, Peer, views
+from meshsvc.tables.joining.protocol import Telling
 from meshsvc.tables.protocol import SLICE_ROWS, Gathered
 from meshsvc.tables.replica import Replica, Rows
 from meshsvc.tables.rows import Schema, beats
@@ -54,6 +55,7 @@ class Joining:
         self.peers: dict[NodeId, Peer] = {}
         self.lock = Lock()
         self._dirty = False
+        self._telling = Telling(host)
         self._policy = exponential(BACKOFF_S[0], 2.0, BACKOFF_S[1], rng.random)
         self._queue: deque[tuple[Peer, str]] = deque()
         self._working = self._again = False
@@ -359,8 +361,7 @@ class Joining:
         self._dirty, host = False, self.host
         view = views(host.replicas, self.peers.values())
         host.set_view(view)
-        asks = [host.ask(each, "tables.view", view, 2.0) for each in host.siblings()]
-        await DeferredList(asks, consumeErrors=True)
+        await self._telling.tell(view)
 
 
 _STEPS: dict[Step, Any] = {
