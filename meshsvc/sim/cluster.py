@@ -26,6 +26,10 @@ from meshsvc.sim.invariants import all_checks
 from meshsvc.sim.lives import SimShard
 from meshsvc.sim.network import Network
 from meshsvc.sim.processes import SimNode
+from meshsvc.sim.store.clients import Clients
+from meshsvc.sim.store.leases import Holder
+from meshsvc.sim.store.ledger import StoreLedger
+from meshsvc.sim.store.watchers import Watcher
 from meshsvc.sim.strangers import Strangers
 from meshsvc.sim.table_workload import TableLedger, TableWorkload
 from meshsvc.sim.trace import Trace
@@ -49,6 +53,7 @@ class Shape:
         seeds: how many nodes, from the first, are everybody's contacts.
         workload: calls a second of each shard; 0 for none.
         tables: operations on tables a second of each shard; 0 for none.
+        store: calls a second of each client of the store; 0 for no store.
         offset_s, drift: bounds of each node's clock error, drawn per node.
         config: sections and keys that differ from the defaults.
         roster: how many nodes, from the first, ``[mesh] roster`` lists; all when 0.
@@ -62,12 +67,18 @@ class Shape:
     seeds: int = 2
     workload: float = 0.0
     tables: float = 0.0
+    store: float = 0.0
     offset_s: float = 0.0
     drift: float = 0.0
     config: dict[str, dict[str, Any]] = field(default_factory=dict)
     roster: int = 0
     controllers: int = 1
     strangers: int = 0
+
+
+def founders(nodes: int) -> int:
+    """How many nodes found the store: odd, and more than half, so that it is founded once."""
+    return nodes if nodes % 2 else nodes - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +111,8 @@ class Cluster:
         self.trace = Trace()
         self.ledger = Ledger()
         self.tables = TableLedger()
+        self.store = StoreLedger()
+        self.watchers: list[Watcher] = []
         self.violation: Violation | None = None
         self.expected_logs: tuple[type[BaseException], ...] = ()
         self.slowed: dict[str, float] = {}
@@ -125,7 +138,16 @@ class Cluster:
         self.strangers = Strangers(self, shape.strangers)
         self.crier = Crier(self) if shape.workload else None
         self.checks = all_checks(self)
+        if shape.store:
+            self._use_store(shape.store)
         self._tick()
+
+    def _use_store(self, rate: float) -> None:
+        Clients(self, self.store, rate)
+        numbers = range(1, len(self.nodes) + 1)
+        self.watchers = [Watcher(self, self.store, number) for number in numbers]
+        for number in numbers:
+            Holder(self, self.store, number)
 
     # --- time ----------------------------------------------------------------------------
 
@@ -275,6 +297,8 @@ class Cluster:
             "seeds": {"addresses": contacts},
             "mesh": {"roster": names},
         }
+        if shape.store and node in self.nodes:
+            config["store"] = {"expect": founders(shape.nodes)}
         for section, keys in shape.config.items():
             config.setdefault(section, {}).update(keys)
         return config

@@ -1,6 +1,8 @@
 """What can be done to a cluster, as one line of text each; scenarios and traces use these.
 
-start n1 | stop n1 | crash n1 | power-off n1      a node; ``all`` for every node
+start n1 | stop n1 | crash n1 | power-off n1      a node; ``all`` for every node, ``leader`` for
+                                                  the one whose replica leads the store
+wipe n1                                           an empty disk for a node that does not run
 kill n1/0                                         one shard process
 pause n1 | resume n1 | slow n1 20 ms              SIGSTOP, SIGCONT, a busy machine
 partition n1 n2 | n3 n4                           both ways; nodes not named stay with all
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING
 from meshsvc.errors import StartError
 from meshsvc.node.config_units import parse_duration
 from meshsvc.sim.disk import Faults
+from meshsvc.sim.store.faults import leader
 from meshsvc.sim.weather import Weather
 
 if TYPE_CHECKING:
@@ -51,6 +54,7 @@ class Commands:
             "power-off": lambda words: self._each(words, "power_off"),
             "pause": lambda words: self._each(words, "pause"),
             "resume": lambda words: self._each(words, "resume"),
+            "wipe": self._wipe,
             "kill": self._kill,
             "slow": self._slow,
             "partition": self._partition,
@@ -86,7 +90,7 @@ class Commands:
         """End every fault, and start every node that does not run."""
         cluster = self._cluster
         cluster.note("", "calm", "faults stop")
-        cluster.tables.calm = True
+        cluster.tables.calm = cluster.store.calm = True
         cluster.net.sky.clear()
         cluster.net.sky.everywhere = replace(cluster.net.sky.everywhere, loss=0.0)
         for node in cluster.nodes:
@@ -113,11 +117,20 @@ class Commands:
     def _nodes(self, words: list[str]) -> list[SimNode]:
         if words == ["all"]:
             return list(self._cluster.nodes)
-        return [self._cluster.node(word) for word in words]
+        return [
+            leader(self._cluster) if word == "leader" else self._cluster.node(word)
+            for word in words
+        ]
 
     def _each(self, words: list[str], what: str) -> None:
         for node in self._nodes(words):
             getattr(node, what)()
+
+    def _wipe(self, words: list[str]) -> None:
+        for node in self._nodes(words):
+            if node.state in ("down", "off"):
+                self._cluster.note(node.name, "disk", "is replaced by an empty one")
+                node.disk.wipe()
 
     def _kill(self, words: list[str]) -> None:
         name, _, index = words[0].partition("/")

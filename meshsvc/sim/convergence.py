@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshsvc.gossip.members import Status
+from meshsvc.sim.store.rest import store_difference
 
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
@@ -17,7 +18,7 @@ def difference(cluster: Cluster) -> str:
     names = {node.name for node in running}
     epochs: dict[str, str] = {}
     for node in running:
-        wrong = _members(node, names) or _shards(node)
+        wrong = _members(node, names) or _shards(node) or store_difference(node, names)
         if wrong:
             return wrong
         for life in node.shards.values():

@@ -187,6 +187,13 @@ class SimDisk:
             inode.crash(self._rng, self.faults.torn)
         self._seen = dict(self._durable)
 
+    def wipe(self) -> None:
+        """Another disk, an empty one, is in its place."""
+        self.processes_ended()
+        self._seen.clear()
+        self._durable.clear()
+        self._unsynced.clear()
+
     def save_time_s(self) -> float:
         """How long the next durable save takes."""
         return self.faults.fsync_s * self._rng.random()

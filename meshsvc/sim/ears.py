@@ -29,6 +29,8 @@ def listen(cluster: Cluster, life: SimShard) -> None:
     if life.zero is not None:
         life.zero.gossip.subscribe(_MemberEar(cluster, life))
         life.zero.gossip.observe_view(lambda _: _view_changed(cluster, life))
+    for check in cluster.checks:
+        check.shard_built(life)
 
 
 def _epoch_event(cluster: Cluster, life: SimShard, event: Any) -> None:

@@ -15,6 +15,7 @@ from meshsvc.sim.asking import everyone_asks
 from meshsvc.sim.cluster import Cluster, Violation
 from meshsvc.sim.commands import Commands
 from meshsvc.sim.scenario import Scenario, Step, load
+from meshsvc.sim.store.rest import everyone_uses_the_store
 from meshsvc.sim.swarm import Swarm
 from meshsvc.sim.table_workload import everyone_writes
 
@@ -135,6 +136,8 @@ class Run:
         wrong = everyone_asks(cluster)
         if not wrong and cluster.shape.tables:
             wrong = everyone_writes(cluster)
+        if not wrong and cluster.shape.store:
+            wrong = everyone_uses_the_store(cluster)
         if wrong and not cluster.time.halted:
             cluster.violated("LIVENESS", f"all see each other, but {wrong}")
 
@@ -149,7 +152,7 @@ class Run:
             cluster.time.now,
             cluster.trace.digest(),
             cluster.time.events,
-            {**cluster.ledger.outcomes, **cluster.tables.outcomes},
+            {**cluster.ledger.outcomes, **cluster.tables.outcomes, **cluster.store.outcomes},
             self.enabled,
             tuple(cluster.trace.tail(TAIL)) if bad else (),
             self.scenario.source,

@@ -3,8 +3,9 @@
 A number in a file is itself; a list of two numbers is a range, and each seed draws from it.
 
     text        one sentence, what it shows
-    nodes, shards, roster, workload, tables, offset_s, drift,
+    nodes, shards, roster, workload, tables, store, offset_s, drift,
     controllers, strangers    as in ``cluster.Shape``
+    store_share the part of the seeds that have a store, if any has
     start       "all" (the default) or "none", when steps start the nodes
     safety_s    how long faults go on
     converge_s  how long the cluster may take to converge after they stop
@@ -70,6 +71,8 @@ class Scenario:
     strangers: int = 0
     workload: Range = (0.5, 0.5)
     tables: Range = (0.0, 0.0)
+    store: Range = (0.0, 0.0)
+    store_share: float = 1.0
     offset_s: float = 0.0
     drift: float = 0.0
     start: str = "all"
@@ -83,6 +86,8 @@ class Scenario:
     def shape(self, rng: Random) -> Shape:
         """Draw what the cluster of one seed is made of."""
         nodes = _whole(rng, self.nodes)
+        # From a generator of its own: whether there is a store changes nothing else of a seed.
+        apart = Random(f"store {rng.getstate()[1][0]}") if self.store[1] else rng
         return Shape(
             nodes=nodes,
             shards=_whole(rng, self.shards),
@@ -95,7 +100,12 @@ class Scenario:
             controllers=self.controllers,
             strangers=self.strangers,
             tables=rng.uniform(*self.tables) if self.tables[1] else 0.0,
+            store=self._store(apart) if self.store[1] else 0.0,
         )
+
+    def _store(self, rng: Random) -> float:
+        there, rate = rng.random() < self.store_share, rng.uniform(*self.store)
+        return rate if there else 0.0
 
     def draw_weather(self, rng: Random) -> Weather:
         """Draw the weather of one seed."""
@@ -136,7 +146,7 @@ def parse(name: str, text: str) -> Scenario:
     steps = tuple(Step(**step) for step in data.pop("step", []))
     swarm = data.pop("swarm", {})
     weather = {key: _range(value) for key, value in data.pop("weather", {}).items()}
-    ranges = ("nodes", "shards", "roster", "workload", "tables")
+    ranges = ("nodes", "shards", "roster", "workload", "tables", "store")
     known = {each.name for each in fields(Scenario)}
     unknown = [key for key in data if key not in known]
     if unknown:

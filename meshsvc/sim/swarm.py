@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from meshsvc.sim.commands import Commands
 from meshsvc.sim.scenario import SwarmPlan
+from meshsvc.sim.store import faults
 
 if TYPE_CHECKING:
     from meshsvc.sim.cluster import Cluster
@@ -25,6 +26,7 @@ class Swarm:
         self._rng = rng = Random(cluster.rng.getrandbits(64))
         self._down_s = plan.down_s
         self._running = True
+        self._strikes = faults.Strikes(cluster, rng, self._do, self._later)
         enabled = [kind for kind in plan.kinds if rng.random() < plan.share]
         self.enabled = tuple(enabled or plan.kinds[:1])
         for kind in self.enabled:
@@ -39,7 +41,10 @@ class Swarm:
 
     def _strike(self, kind: str, mean_s: float) -> None:
         if self._running:
-            KINDS[kind](self)
+            if kind in faults.KINDS:
+                faults.KINDS[kind](self._strikes)
+            else:
+                KINDS[kind](self)
             self._plan(kind, mean_s)
 
     # --- kinds ---------------------------------------------------------------------------
@@ -51,8 +56,12 @@ class Swarm:
         return wait
 
     def _undo(self, line: str) -> None:
-        if self._running:
-            self._do(line)
+        if not self._running:
+            return
+        self._do(line)
+        if line.startswith("disk") and self._cluster.shape.store:
+            # A disk that fails ends a node with a journal.
+            self._do(f"start {line.split()[1]}")
 
     def _some(self, state: str = "running") -> SimNode | None:
         able = [node for node in self._cluster.nodes if node.state == state]

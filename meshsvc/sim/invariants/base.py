@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from meshsvc.sim.lives import SimShard
     from meshsvc.sim.processes import SimNode
 
-SECTIONS = ("mesh", "gossip", "discovery", "relay", "verb", "shard", "tables")
+SECTIONS = ("mesh", "gossip", "discovery", "relay", "verb", "shard", "tables", "store")
 """The modules of this package that register checks."""
 
 
@@ -38,6 +38,9 @@ class Check:
 
     def node_ended(self, node: SimNode) -> None:
         """A life of a node is over."""
+
+    def shard_built(self, life: SimShard) -> None:
+        """A shard was built, and has not started."""
 
     def shard_ended(self, life: SimShard) -> None:
         """A shard process is gone."""
