@@ -87,7 +87,7 @@ class Scenario:
         """Draw what the cluster of one seed is made of."""
         nodes = _whole(rng, self.nodes)
         # From a generator of its own: whether there is a store changes nothing else of a seed.
-        apart = Random(f"store {rng.getstate()[1][0]}") if self.store[1] else rng
+        apart = Random(f"store {rng.getstate()[1][1:3]}") if self.store[1] else rng
         return Shape(
             nodes=nodes,
             shards=_whole(rng, self.shards),

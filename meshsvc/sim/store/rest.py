@@ -26,16 +26,17 @@ def store_difference(node: SimNode, running: set[str]) -> str:
     store = None if life is None or life.zero is None else life.zero.store
     if store is None:
         return ""
-    status = store.status()
-    if status["waits_for"]:
-        return f"the store of {node.name} waits: {status['waits_for']}"
-    if len(status["groups"]) < 2:
-        return f"the store of {node.name} has not started its groups"
-    for row in status["groups"]:
-        if row["leader"] is None or row["applied"] < row["commit"]:
-            return f"{node.name}: group {row['group']} is led by {row['leader']}"
-        if set(row["voters"]) != running or len(row["voters"]) != len(running):
-            return f"{node.name}: group {row['group']} has the voters {row['voters']}"
+    for slot in (store.system, store.keyspace):
+        status = slot.raft_status()
+        if status is None:
+            why = "its journal" if store.founding is None else store.founding.core.waits_for
+            return f"the store of {node.name} waits for {why or 'its groups'}"
+        if not status.leader or status.applied < status.commit:
+            return f"{node.name}: group {slot.name} has no leader, or is behind"
+        places = [store.directory.place(member) for member in status.config.voters]
+        voters = sorted(place.name for place in places if place is not None)
+        if voters != sorted(running):
+            return f"{node.name}: group {slot.name} has the voters {voters}"
     return ""
 
 
