@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from meshsvc.errors import BadKey, BadTable, TooLarge
 from meshsvc.model import Incarnation, NodeId, ShardId
-from meshsvc.wire.codec import MAX_INT, MIN_INT, decode, encode, encode_payload
+from meshsvc.wire.codec import MAX_INT, MIN_INT, copy_payload, encode
 
 Key = str | bytes | int
 KEY_TYPES = frozenset((str, bytes, int))
@@ -163,10 +163,8 @@ def own_copy(key: Key, value: object, most: int) -> tuple[object, int]:
     elif value is None or kind is bool or kind is float:
         return value, 9
     else:
-        data = encode_payload(value)
+        data, value = copy_payload(value)
         size = len(data)
-        if kind is not str and kind is not int:
-            value = decode(data)
     if size > most:
         raise TooLarge(
             f"the value of {key!r:.80} takes {size} bytes, the limit is {most}"

@@ -64,24 +64,28 @@ def encode_payload(value: object) -> bytes:
     Raises:
         NotEncodable: for anything else, naming the type and what to send instead.
     """
+    return copy_payload(value)[0]
+
+
+def copy_payload(value: Any) -> tuple[bytes, object]:
+    """As ``encode_payload``, with a copy of the value as a receiver gets it, tuples as lists."""
     kind = type(value)
     if kind in _SCALARS:
-        return _dump(value)
+        return _dump(value), value
     if kind is int:
-        if MIN_INT <= value <= MAX_INT:  # type: ignore[operator]
-            return dumps(value)
+        if MIN_INT <= value <= MAX_INT:
+            return dumps(value), value
         raise NotEncodable(f"the integer {value!r} is wider than 64 bits: send it as a string")
     data = _dump(value)
     if _is_flat(value, kind):
-        return data
+        return data, dict(value) if kind is dict else list(value)
     try:
-        decode(data, MAX_PAYLOAD_DEPTH)
+        return data, decode(data, MAX_PAYLOAD_DEPTH)
     except WireError as error:
         raise NotEncodable(
             f"a {kind.__name__} payload is not plain CBOR ({error}): send None, bool, int, float,"
             f" str, bytes, and lists and dicts of those, at most {MAX_PAYLOAD_DEPTH} deep"
         ) from error
-    return data
 
 
 def _is_flat(value: Any, kind: type) -> bool:

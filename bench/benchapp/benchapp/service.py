@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import deferLater
 
 from benchapp.payload import payload
+from benchapp.tables import TableVerbs
 from meshsvc.errors import CallError
 from meshsvc.model import LinkClass, Sent
 
@@ -28,6 +29,7 @@ class BenchService(Service):
         self.mesh = mesh
         self.count, self.first = 0, 0.0
         self._events = None
+        self._tables = TableVerbs(mesh)
 
     def startService(self) -> None:
         """Register the verbs and begin to note events."""
@@ -36,6 +38,8 @@ class BenchService(Service):
         verbs.register_oneway("bench.sink", self.sink)
         for name in VERBS:
             verbs.register(f"bench.{name}", getattr(self, name))
+        for name in TableVerbs.NAMES:
+            verbs.register(f"bench.t_{name}", self._tables[name])
         where = self.mesh.options.get("events")
         if where and self.mesh.shard == 0:
             self._events = Path(where).open("a", buffering=1)  # noqa: SIM115 - open as long as it runs
@@ -45,7 +49,7 @@ class BenchService(Service):
     def stopService(self):
         """Fires when nothing runs any more."""
         super().stopService()
-        names = ("sink", *VERBS)
+        names = ("sink", *VERBS, *(f"t_{name}" for name in TableVerbs.NAMES))
         return gatherResults([self.mesh.verbs.unregister(f"bench.{name}") for name in names])
 
     def _note(self, event: str, node: str) -> None:
