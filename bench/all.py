@@ -15,6 +15,7 @@ PROGRAMS = (
     "raft.py",
     "sim.py",
     "journal.py",
+    "tables.py",
     "kv_core.py",
 )
 

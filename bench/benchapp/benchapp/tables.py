@@ -17,9 +17,9 @@ PAUSE_STEP_S = 0.001
 """How often the reactor is asked whether it is late; a pause shows with this precision."""
 
 
-def value(number: int) -> list[object]:
-    """What a session is: where it is, which it is, since when."""
-    return ["node-1", number % 4, f"session-{number:010}", 1_700_000_000.5]
+def value(number: int) -> str:
+    """What a session is: where it is, and which it is."""
+    return f"node-1/{number % 4} session-{number:010}"
 
 
 def key(number: int) -> str:
@@ -30,7 +30,7 @@ def key(number: int) -> str:
 class TableVerbs:
     """Registered by ``BenchService`` under ``bench.t_*``."""
 
-    NAMES = ("open", "fill", "reads", "inserts", "many", "watch", "watched", "rss", "drop")
+    NAMES = ("open", "fill", "reads", "inserts", "many", "watch", "watched", "rss")
 
     def __init__(self, mesh) -> None:
         self.mesh = mesh
@@ -102,12 +102,13 @@ class TableVerbs:
         return {"per_s": rate, "failed": failed[0], "cpu": cpu}
 
     def watch(self, call) -> None:
-        """Watch the reactor, reads and writes of this shard from now on."""
+        """Watch the reactor from now on, and with a table's name reads and writes of it."""
         reset_peak()
-        self._watch = Watch(self.mesh.clock, self.mesh.tables[call.payload["name"]])
+        name = call.payload["name"]
+        self._watch = Watch(self.mesh.clock, self.mesh.tables[name] if name else None)
 
     async def watched(self, _) -> dict[str, float]:
-        """What was seen since."""
+        """What was seen since, and the most memory this process had."""
         watch, self._watch = self._watch, None
         return await watch.end() | {"peak": peak()}
 
@@ -115,10 +116,6 @@ class TableVerbs:
         """Bytes of this process now."""
         gc.collect()
         return rss()
-
-    def drop(self, call) -> None:
-        """Start over with the peak."""
-        reset_peak()
 
 
 class Watch:
@@ -133,13 +130,15 @@ class Watch:
         self._over = False
         self._beat = LoopingCall(self._look)
         self._beat.start(PAUSE_STEP_S, now=False)
-        self._writing = Deferred.fromCoroutine(self._write())
+        if table is not None:
+            self._writing = Deferred.fromCoroutine(self._write())
 
     def _look(self) -> None:
         now = perf_counter()
         self.pause = max(self.pause, now - self._last - PAUSE_STEP_S)
-        self._table.get("user:1")
-        self.read = max(self.read, perf_counter() - now)
+        if self._table is not None:
+            self._table.get("user:1")
+            self.read = max(self.read, perf_counter() - now)
         self._last = perf_counter()
 
     async def _write(self) -> None:
@@ -154,7 +153,8 @@ class Watch:
         """Seconds."""
         self._over = True
         self._beat.stop()
-        await self._writing
+        if self._writing is not None:
+            await self._writing
         return {"pause": self.pause, "write": self.write, "read": self.read, "writes": self.writes}
 
 
