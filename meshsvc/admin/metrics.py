@@ -32,6 +32,16 @@ HELP = {
     "discovery_discovery_works": "Whether the last check of discovery succeeded.",
     "discovery_unavailable_nodes": "Nodes that were discovered and cannot be reached.",
     "discovery_joined_nodes": "Nodes with the same tables, replicated by the same nodes.",
+    "tables_rows": "Rows of a shard's copy of a table.",
+    "tables_tombstones": "Deleted rows that a shard's copy still remembers.",
+    "tables_memory_bytes": "About what a shard's copy of a table takes.",
+    "tables_joins_total": "Joins of tables with other nodes that this one led, by outcome.",
+    "tables_writes_acked_total": "Writes that a member has, once for each member.",
+    "tables_writes_lost_total": "Writes whose answer did not come, once for each member.",
+    "tables_writes_rejected_total": "Writes of others that were refused, as of a stale epoch.",
+    "tables_rows_repaired_total": "Rows that two copies held differently when compared.",
+    "tables_rows_disowned_total": "Rows that ended with the life of the node that owned them.",
+    "tables_rows_rejected_total": "Rows of another copy that were not taken in.",
     "admin_metrics_skipped": "Rows this scrape left out because they fit no series.",
 }
 """What a series counts; one without a line here is described by its name."""

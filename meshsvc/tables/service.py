@@ -208,9 +208,9 @@ class Tables(Service):
             if node.node_id in members or (everybody and node.node_id != self.me.node_id)
         ]
 
-    def lost(self, target: ShardAddress) -> None:
-        """A write to a shard was lost: have the two copies compared soon."""
-        self.counters.add("tables_writes_lost_total")
+    def lost(self, target: ShardAddress, writes: int) -> None:
+        """Writes to a shard were lost: have the two copies compared soon."""
+        self.counters.add("tables_writes_lost_total", writes)
         self.upkeep.lost(target)
 
     # --- who is there --------------------------------------------------------------------

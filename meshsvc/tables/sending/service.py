@@ -55,6 +55,7 @@ class Sending:
     def __init__(self, host: Tables) -> None:
         self._host = host
         self._turns: dict[tuple[str, float, bool], Turn] = {}
+        self._acked = host.counters.counter("tables_writes_acked_total")
 
     def put(
         self,
@@ -166,6 +167,8 @@ class Sending:
     def _answered(self, refusals: Any, to: _Target, writes: list[Waiting]) -> None:
         own = to.verb == "tables.copy"
         why: dict[int, str] = dict(refusals)
+        if not own and not why:
+            self._acked.value += len(writes)
         for write, number in writes:
             text = why and (why.get(-1) or why.get(number))
             if text:
@@ -182,7 +185,7 @@ class Sending:
             for write, _ in writes:
                 write.answered()
             return
-        self._host.lost(to.address)
+        self._host.lost(to.address, len(writes))
         for write, _ in writes:
             write.lost(to.name, str(error))
 

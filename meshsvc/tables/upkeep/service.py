@@ -33,6 +33,9 @@ until then this shard may lack rows that its node was said to have.
 EXPIRE_ROWS = 2000
 """Tombstones forgotten in one tick: more than are made in the long run."""
 
+THOROUGH = 10
+"""Every so many repairs look at every row that differs, also of a table that never rests."""
+
 SIBLINGS_S = 5.0
 """A node joins its tables after this long even when a shard of it is not up yet."""
 
@@ -48,6 +51,7 @@ class Upkeep:
         self._told: list[ShardAddress] = []
         self._soon: dict[str, None] = {}
         self._repair_at = 0.0
+        self._rounds = self._ticks = 0
         self._started_at = 0.0
         self.verbs = {
             "tables.list": self._listed,
@@ -98,6 +102,7 @@ class Upkeep:
             host.counters.gauge("tables_tombstones", replica.tombstones, table=name)
             if replica.tombstones and replica.expire(host.now(), EXPIRE_ROWS):
                 host.changed(replica)
+        self._measure()
         self._copied.intersection_update(up)
         if self._joining is not None:
             if up != self._told:
@@ -108,6 +113,14 @@ class Upkeep:
             self._busy = True
             work = Deferred.fromCoroutine(self._work(up, now))
             work.addErrback(host.failed).addBoth(self._done)
+
+    def _measure(self) -> None:
+        """Estimate the memory of one table after the other: each look costs some of its values."""
+        names = list(self._host.replicas)
+        if names:
+            self._ticks += 1
+            table = self._host.looking.table(names[self._ticks % len(names)])
+            self._host.counters.gauge("tables_memory_bytes", table.memory, table=table.name)
 
     def _done(self, _: Any) -> None:
         self._busy = False
@@ -135,15 +148,17 @@ class Upkeep:
 
     async def _repair(self) -> None:
         host = self._host
+        self._rounds += 1
+        patient = not self._soon and self._rounds % THOROUGH != 0
         if self._joining is None:
             for replica in list(host.replicas.values()) if host.seat in host.siblings() else ():
-                self._count(await host.exchange.repair(host.seat, replica))
+                self._count(await host.exchange.repair(host.seat, replica, patient))
             return
         peer = self._whom(self._joining)
         names = [name for name in host.replicas if peer is not None and peer.joined(name)]
         for name in names:
             assert peer is not None
-            self._count(await host.exchange.repair(peer.seat, host.replicas[name]))
+            self._count(await host.exchange.repair(peer.seat, host.replicas[name], patient))
 
     def _whom(self, joining: Joining) -> Peer | None:
         while self._soon:
