@@ -116,6 +116,11 @@ class Core:
         self.campaign_at = self.now + self.settings.election_s * (1 + self.rng.random())
 
     @property
+    def begins_the_group(self) -> bool:
+        """Whether this member is meant to lead first: of a new group, the first voter."""
+        return self.term <= FRESH_TERM and self.me in self.configs.current.all_voters[:1]
+
+    @property
     def loyal(self) -> bool:
         """Whether this member must deny its vote, because its leader may count on it."""
         if self.role is Role.LEADER:

@@ -28,6 +28,9 @@ class Election:
         core = self._core
         core.role, core.leader = Role.PRE_CANDIDATE, NOBODY
         core.postpone_campaign()
+        if core.begins_the_group:
+            # The others may start a moment later, and nobody else is meant to ask them.
+            core.campaign_at = core.now + 2 * core.settings.heartbeat_s
         self._votes = {core.me: True}
         self._ask(core.term + 1, pre=True, forced=False)
 

@@ -53,9 +53,9 @@ from meshsvc.raft.founding_terms import (
 if TYPE_CHECKING:
     from random import Random
 
-SETTLE_S = 1.0
+SETTLE_S = 0.3
 """How long what is seen must not have changed before a plan is proposed: nodes that start
-together see each other within a few rounds of gossip."""
+together see each other within that on one network. One that comes later joins what there is."""
 
 PATIENCE_S = 6.0
 """How long a promise is kept without news: three asks that time out, as a proposer makes them."""

@@ -76,12 +76,10 @@ class Roles:
     def _wake(self, now: float) -> None:
         """Begin as a follower that may have promised its loyalty just before it stopped."""
         core = self._core
-        voters = core.configs.current.all_voters
-        fresh = core.term <= FRESH_TERM
-        if not fresh:
+        if core.term > FRESH_TERM:
             core.heard_at = now
         core.postpone_campaign()
-        if voters == (core.me,) or (fresh and core.me in voters[:1]):
+        if core.configs.current.all_voters == (core.me,) or core.begins_the_group:
             core.campaign_at = now  # nobody else could lead, or be meant to
 
     def step(self, source: Member, message: Message) -> None:
