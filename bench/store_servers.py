@@ -100,7 +100,7 @@ class Store:
     def memory_mib(self) -> float:
         """Resident memory of the largest process."""
         pids = [pid for index in range(len(self.endpoints)) for pid in family(self.pid(index))]
-        return max(_rss_mib(pid) for pid in pids)
+        return max(rss_mib(pid) for pid in pids)
 
 
 class Etcd(Store):
@@ -198,7 +198,8 @@ def etcd_for_reads() -> str:
     return str(binary)
 
 
-def _rss_mib(pid: int) -> float:
+def rss_mib(pid: int) -> float:
+    """Resident memory of a process, 0 when it is gone."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except OSError:

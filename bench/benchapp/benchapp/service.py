@@ -12,6 +12,7 @@ from twisted.internet.task import deferLater
 from benchapp.payload import payload
 from benchapp.tables import TableVerbs
 from meshsvc.errors import CallError
+from meshsvc.kv.api import Put
 from meshsvc.model import LinkClass, Sent
 
 TURN = 1000
@@ -19,7 +20,10 @@ TURN = 1000
 
 ASK_S = 60.0
 
-VERBS = ("counted", "echo", "swallow", "push", "asks", "bulk", "probe", "puts")
+LAG_S = 0.002
+"""Between two looks at the reactor."""
+
+VERBS = ("counted", "echo", "swallow", "push", "asks", "bulk", "probe", "puts", "fill", "lag")
 
 
 class BenchService(Service):
@@ -93,6 +97,30 @@ class BenchService(Service):
         began = perf_counter()
         await gatherResults([Deferred.fromCoroutine(work(n)) for n in range(depth)])
         return count / (perf_counter() - began)
+
+    async def fill(self, call) -> float:
+        """``[first, count]`` keys of 100-byte values, 100 a transaction; puts a second."""
+        first, count = call.payload
+        kv, began = self.mesh.kv(), perf_counter()
+        starts = iter(range(first, first + count, 100))
+
+        async def work() -> None:
+            for start in starts:
+                puts = [Put(b"fill/%09d" % n, b"v" * 100) for n in range(start, start + 100)]
+                await kv.txn([], puts)
+
+        await gatherResults([Deferred.fromCoroutine(work()) for _ in range(16)])
+        return count / (perf_counter() - began)
+
+    async def lag(self, call) -> list[float]:
+        """For ``seconds``: how late the reactor of this shard is; [p99.9, most] in ms."""
+        late, until = [], perf_counter() + call.payload
+        while perf_counter() < until:
+            due = perf_counter() + LAG_S
+            await deferLater(self.mesh.clock, LAG_S)
+            late.append(max(0.0, perf_counter() - due) * 1000)
+        late.sort()
+        return [late[int(len(late) * 0.999)], late[-1]]
 
     async def push(self, call) -> dict[str, float]:
         """``{"node", "count", "kind"}`` one-way verbs; verbs per second at the receiver."""
