@@ -46,6 +46,14 @@ class Further(Node):
 class StoreCluster(DevCluster):
     """See the module's docstring."""
 
+    def __exit__(self, *_):
+        super().__exit__()
+        for log in self.directory.glob("c/*/*.log"):
+            text = log.read_text(errors="replace")
+            assert "Traceback" not in text, (
+                f"{log}:\n{text[text.index('Traceback') - 500 :][:3000]}"
+            )
+
     def groups(self, node):
         """{group: row} as a node shows them; empty while it cannot be asked."""
         row = node.get("store")

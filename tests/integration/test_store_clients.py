@@ -147,7 +147,7 @@ def test_raft_status_and_transfer(store):
             assert group["applied"] <= group["commit"] <= group["last"]
             assert len(group["peers"]) == 2
             assert all(peer["mode"] == "replicate" for peer in group["peers"])
-        assert "replicate" in node.cli("raft", "status").stdout
+    assert "replicate" in leader.cli("raft", "status").stdout
     target, asked = (node for node in store.nodes if node is not leader)
     done = asked.cli("raft", "transfer", target.name, "-o", "json")
     assert done.returncode == 0, done.stderr
