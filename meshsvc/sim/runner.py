@@ -22,6 +22,9 @@ from meshsvc.sim.table_workload import everyone_writes
 REST_S = 20.0
 """After it converged the cluster is left alone this long, and must stay as it is."""
 
+SHUFFLED_S = 8.0
+"""Within which nodes are started in any order: longer than they take to found a store."""
+
 TAIL = 50
 """Events shown of a run that failed."""
 
@@ -93,6 +96,9 @@ class Run:
             cluster.time.at(step.at, self._step, step)
         if self.scenario.start == "all":
             cluster.start_all()
+        elif self.scenario.start == "shuffled":
+            for node in cluster.nodes:
+                cluster.time.after(cluster.rng.uniform(0.0, SHUFFLED_S), node.start)
         swarm = Swarm(cluster, self.commands, plan) if plan.kinds else None
         if swarm is not None:
             self.enabled = swarm.enabled

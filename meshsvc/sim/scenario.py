@@ -6,7 +6,8 @@ A number in a file is itself; a list of two numbers is a range, and each seed dr
     nodes, shards, roster, workload, tables, store, offset_s, drift,
     controllers, strangers    as in ``cluster.Shape``
     store_share the part of the seeds that have a store, if any has
-    start       "all" (the default) or "none", when steps start the nodes
+    start       "all" (the default), "shuffled" (one after the other, in any order), or "none",
+                when steps start the nodes
     safety_s    how long faults go on
     converge_s  how long the cluster may take to converge after they stop
     [weather]   delay_s, jitter_s, loss, everywhere
