@@ -159,7 +159,7 @@ def key_of(args: argparse.Namespace) -> Any:
 
 def as_text(key: Any) -> str:
     """A key or value on one line; a text is shown as it is."""
-    return key if isinstance(key, str) else line(key)
+    return key if key and isinstance(key, str) else line(key)
 
 
 def as_shown(output: str, row: dict[str, Any]) -> dict[str, Any]:
