@@ -110,6 +110,8 @@ def _add_snapshot(to: Verbs, store: Parser) -> None:
     restore = to.add("restore", snapshots.restore)
     for parser in (save, status, restore):
         parser.add_argument("file", metavar="FILE")
+    text = "from the disk of a node that is stopped, when no quorum is left"
+    save.add_argument("--data-dir", metavar="DIR", help=text)
     restore.add_argument("--config", metavar="NODE.toml", help="of the node, which is stopped")
     restore.add_argument("--data-dir", metavar="DIR", help="instead of --config, with the next two")
     restore.add_argument("--name", metavar="NAME", help="the node's, as in its config")

@@ -42,10 +42,11 @@ def save(args: argparse.Namespace) -> int:
     target, partial = Path(args.file), Path(args.file + PARTIAL)
     if target.exists():
         raise CliError(EX_CANTCREAT, f"{target} is there already: name another file")
+    pieces = _pieces(store_of(args)) if args.data_dir is None else _salvaged(args.data_dir)
     size = revision = 0
     try:
         with partial.open("wb") as file:
-            for data, revision in _pieces(store_of(args)):  # noqa: B007 - the last one counts
+            for data, revision in pieces:  # noqa: B007 - the last one counts
                 size += file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -58,6 +59,27 @@ def save(args: argparse.Namespace) -> int:
         partial.unlink(missing_ok=True)
     show_row(args.output, {"file": str(target), "bytes": size, "revision": revision}, SAVED)
     return exits.OK
+
+
+def _salvaged(data_dir: str) -> Iterator[tuple[bytes, int]]:
+    """The same from the disk of a stopped node."""
+    from meshsvc.node.store import salvaging  # noqa: PLC0415
+    from meshsvc.storage.files import RealFileSystem  # noqa: PLC0415
+    from meshsvc.storage.repair import lock_stopped  # noqa: PLC0415
+
+    fs, folder = RealFileSystem(), str(Path(data_dir).absolute())
+    if not Path(folder).is_dir():
+        raise CliError(exits.USAGE, f"{folder} is no directory: name a node's data directory")
+    try:
+        lock = lock_stopped(fs, folder)
+        try:
+            machine = salvaging.salvage(fs, folder)
+        finally:
+            lock.release()
+    except StartError as error:
+        raise CliError(error.exit_code, str(error)) from None
+    for data in salvaging.saved(machine):
+        yield data, machine.mvcc.revision
 
 
 def _pieces(store: StoreClient) -> Iterator[tuple[bytes, int]]:
