@@ -15,6 +15,7 @@ SCENARIO ?= swarm
 JOBS     ?= 2
 REQUESTS ?= 100000
 SEED     ?= 5
+CHAOS_S  ?= 600
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test check lint types layers tests contracts format bench dist clean sim traces raft-sim proto chaos
@@ -25,7 +26,7 @@ help:
 	@echo 'make contracts  each promise of docs/contracts.md and whether a test keeps it'
 	@echo 'make raft-sim   Raft cores alone under faults, and the bugs planted in them'
 	@echo 'make sim        $(SEEDS) seeds of a simulated cluster (make sim SCENARIO=lossy-wan SEEDS=50)'
-	@echo 'make chaos      $(REQUESTS) random requests to the etcd API and to etcd (make chaos SEED=7)'
+	@echo 'make chaos      $(CHAOS_S) s of killed and stopped nodes under clients; $(REQUESTS) random requests to us and to etcd'
 	@echo 'make bench      every figure against its yardstick (make bench QUICK=--quick)'
 	@echo 'make proto      the protobuf modules anew from meshsvc/etcd/proto/*.proto'
 	@echo 'make lint types layers tests format dist clean'
@@ -84,7 +85,8 @@ sim: $(STAMP)
 # Long runs of what `make test` does briefly.
 chaos: $(STAMP)
 	@MESHSVC_DIFFERENTIAL=$(REQUESTS) MESHSVC_DIFFERENTIAL_SEED=$(SEED) \
-	  $(BIN)/python -m pytest tests/etcd/test_differential.py
+	  MESHSVC_CHAOS_S=$(CHAOS_S) MESHSVC_CHAOS_SEED=$(SEED) \
+	  $(BIN)/python -m pytest -s tests/chaos tests/etcd/test_differential.py
 
 # Raft cores alone, under faults: make raft-sim SEEDS=10000 takes some ten minutes.
 raft-sim: $(STAMP)
