@@ -100,6 +100,7 @@ def join_round(rows: int) -> dict[str, float]:
         "write": 1e3 * seen[holder.name]["write"],
         "read": 1e3 * seen[holder.name]["read"],
         "pause": 1e3 * max(each["pause"] for each in seen.values()),
+        "busy": 1e3 * max(each["busy"] for each in seen.values()),
         "memory": max(grown, more) / table,
         "row": table / rows,
     }
@@ -159,6 +160,7 @@ def measure(sizes: Sizes, rounds: int, cets: Path | None) -> tuple[dict[str, lis
             ours["big pause"].append(big["pause"])
             ours["big memory"].append(big["memory"])
             ours["big row"].append(big["row"])
+            ours["big busy"].append(big["busy"])
     return ours, theirs
 
 
@@ -180,7 +182,8 @@ def notes_of(ours: dict[str, list[float]], theirs: dict[str, list[float]]) -> li
     ]
     if ours["big"]:
         notes.append(
-            f"1,000,000 rows joined in {ours['big'][0]:.1f} s, {ours['big row'][0]:.0f} bytes a row"
+            f"1,000,000 rows joined in {ours['big'][0]:.1f} s, {ours['big row'][0]:.0f} bytes a"
+            f" row; at most {ours['big busy'][0]:.0f} ms of CPU time in one turn of a reactor"
         )
     return notes
 

@@ -112,3 +112,26 @@ def test_join_status_is_that_of_the_seat(cluster):
         bench.wait(Deferred.fromCoroutine(looking.joins("other")))
     (listed,) = looking.listed()
     assert (listed["name"], listed["joined"], listed["memory"]) == ("t", ["n2", "n3"], 0)
+
+
+@pytest.mark.contract("TBL-4")
+def test_rows_that_are_on_their_way_are_not_repaired(cluster):
+    """Copies of a table under writes differ at every look: rows are compared where they rest."""
+    bench = cluster(nodes=2, settings={"repair_interval": "500 ms"})
+    one, other = bench.table("n1"), bench.table("n2")
+
+    def compared():
+        verb = "tables.index"
+        nodes = (bench.shard(name) for name in ("n1", "n2"))
+        return sum(node.counters.total("verb_asks_total", verb=verb) for node in nodes)
+
+    before = compared()
+    for number in range(2000):
+        one.insert(f"k{number}", number)
+        other.insert(f"o{number}", number)
+        bench.sim.run(0.001)
+    # Each tenth time of each node all the same, lest a table that never rests is never repaired.
+    assert compared() - before <= 2
+    plant(other, "only there", 1, stamp=other.version("o1") + 1)
+    bench.sim.run_until(lambda: one.get("only there") == 1, 10)
+    assert bench.equal()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter, process_time, thread_time
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall, deferLater
@@ -119,12 +119,16 @@ class TableVerbs:
 
 
 class Watch:
-    """The longest gap between turns of the reactor, between reads, and of writes."""
+    """The longest gap between turns of the reactor, read and write.
+
+    ``busy`` is the most CPU time between two turns: what a gap is on a machine that has nothing
+    else to do.
+    """
 
     def __init__(self, clock, table) -> None:
         self._clock, self._table = clock, table
-        self._last = perf_counter()
-        self.pause = self.write = self.read = 0.0
+        self._last, self._used = perf_counter(), thread_time()
+        self.pause = self.write = self.read = self.busy = 0.0
         self.writes = 0
         self._writing: Deferred[None] | None = None
         self._over = False
@@ -136,10 +140,11 @@ class Watch:
     def _look(self) -> None:
         now = perf_counter()
         self.pause = max(self.pause, now - self._last - PAUSE_STEP_S)
+        self.busy = max(self.busy, thread_time() - self._used)
         if self._table is not None:
             self._table.get("user:1")
             self.read = max(self.read, perf_counter() - now)
-        self._last = perf_counter()
+        self._last, self._used = perf_counter(), thread_time()
 
     async def _write(self) -> None:
         while not self._over:
@@ -155,7 +160,8 @@ class Watch:
         self._beat.stop()
         if self._writing is not None:
             await self._writing
-        return {"pause": self.pause, "write": self.write, "read": self.read, "writes": self.writes}
+        seen = {"pause": self.pause, "busy": self.busy, "writes": self.writes}
+        return seen | {"write": self.write, "read": self.read}
 
 
 class _Inserts:
