@@ -2,6 +2,8 @@
 
 A file is written aside and gets its name once it is whole and its checksum was compared. What
 ``etcdctl snapshot save`` writes with a node of ours is the same.
+
+The store is imported by the verbs that need it: the others are not to wait for that.
 """
 
 from __future__ import annotations
@@ -23,8 +25,6 @@ from meshsvc.admin.cli.output import show_row
 from meshsvc.admin.cli.progress import Progress
 from meshsvc.admin.cli.store_client import StoreClient, decoded, store_of
 from meshsvc.errors import StartError
-from meshsvc.kv import snapshot_file
-from meshsvc.kv.snapshot import BadSnapshot
 
 SAVED = ["file", "bytes", "revision"]
 STATUS = ["file", "bytes", "revision", "compacted", "keys", "leases", "hash"]
@@ -39,6 +39,8 @@ PARTIAL = ".part"
 
 def save(args: argparse.Namespace) -> int:
     """Save the store of a node as a file, with a checksum; nothing that is there is overwritten."""
+    from meshsvc.kv.snapshot import BadSnapshot  # noqa: PLC0415
+
     target, partial = Path(args.file), Path(args.file + PARTIAL)
     if target.exists():
         raise CliError(EX_CANTCREAT, f"{target} is there already: name another file")
@@ -102,6 +104,8 @@ def _chunks(path: Path, what: str) -> Iterator[bytes]:
         BadSnapshot: as ``snapshot_file.scan``.
         OSError: it cannot be read.
     """
+    from meshsvc.kv import snapshot_file  # noqa: PLC0415
+
     progress, size = Progress(what), path.stat().st_size
     try:
         with path.open("rb") as file:
@@ -116,7 +120,7 @@ def status(args: argparse.Namespace) -> int:
     """Read a saved snapshot to its end and print what is in it; 1 when it is damaged."""
     from meshsvc.kv.hash import combine, hash_keys  # noqa: PLC0415
     from meshsvc.kv.machine import Machine  # noqa: PLC0415
-    from meshsvc.kv.snapshot import Restore  # noqa: PLC0415
+    from meshsvc.kv.snapshot import BadSnapshot, Restore  # noqa: PLC0415
 
     path = Path(args.file)
     filling = Restore(Machine())
@@ -151,6 +155,7 @@ def _finish(steps: Any) -> Any:
 
 def restore(args: argparse.Namespace) -> int:
     """Make a stopped node the first of a new cluster, with what a snapshot holds."""
+    from meshsvc.kv.snapshot import BadSnapshot  # noqa: PLC0415
     from meshsvc.model import NodeId  # noqa: PLC0415
     from meshsvc.node.store import restoring  # noqa: PLC0415
     from meshsvc.storage.files import RealFileSystem  # noqa: PLC0415
