@@ -84,9 +84,9 @@ class Tending(Ports):
         """List, raise or clear alarms."""
         if request.action != upkeep.AlarmAction.GET:
             return self.propose(request)
-        return self.current().addCallback(
-            lambda _: upkeep.AlarmResult(self._alarms(request), self.machine.header())
-        )
+        if self.disk_full:  # it cannot become current, and this is what it has to say
+            return self.local(lambda: self._listed(request))
+        return self.current().addCallback(lambda _: self._listed(request))
 
     def defragment(self) -> Deferred[upkeep.DefragmentResult]:
         """There is no file to defragment: memory is given back after each compaction."""
@@ -105,6 +105,9 @@ class Tending(Ports):
         return self.sliced(hash.hash_keys(self.machine.mvcc, revision)).addCallback(
             lambda found: upkeep.HashKvResult(found[0], found[1], revision, header)
         )
+
+    def _listed(self, request: upkeep.AlarmRequest) -> upkeep.AlarmResult:
+        return upkeep.AlarmResult(self._alarms(request), self.machine.header())
 
     def _alarms(self, request: upkeep.AlarmRequest) -> tuple[upkeep.AlarmEntry, ...]:
         """The alarms of the whole store, and that of this replica's disk."""
