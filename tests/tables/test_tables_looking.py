@@ -135,3 +135,15 @@ def test_rows_that_are_on_their_way_are_not_repaired(cluster):
     plant(other, "only there", 1, stamp=other.version("o1") + 1)
     bench.sim.run_until(lambda: one.get("only there") == 1, 10)
     assert bench.equal()
+
+
+@pytest.mark.contract("TBL-6")
+def test_a_table_that_is_opened_is_joined_at_once(cluster):
+    """Nobody waits for the next round of greetings to share a table that both hold."""
+    bench = cluster(nodes=2)
+    for name in ("n1", "n2"):
+        bench.shard(name).tables.open("late")
+    bench.wait(bench.table("n1", name="late").insert("k", 1))
+    began = bench.sim.now
+    bench.sim.run_until(lambda: bench.table("n2", name="late").get("k") == 1, 5)
+    assert bench.sim.now - began < 0.1

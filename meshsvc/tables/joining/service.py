@@ -88,8 +88,10 @@ class Joining:
         self.changed()
 
     def opened(self, schema: Schema) -> None:
-        """This node holds another table."""
+        """This node holds another table: tell the others in the next turn, not the next tick."""
         self._greet_at = 0.0
+        if self.ready:
+            self.host.reactor.callLater(0, self.tick, True)
 
     def tick(self, ready: bool) -> None:
         """Look who can be reached, greet them, and begin what is due."""
