@@ -12,6 +12,7 @@
 main([Ebin | Numbers]) ->
     [Inserts, JoinRows, BigRows] = [list_to_integer(N) || N <- Numbers],
     logger:set_primary_config(level, error),
+    _ = os:cmd("epmd -daemon"),  % which erl -sname would start as well
     {ok, _} = net_kernel:start([cets_bench, shortnames]),
     true = code:add_patha(Ebin),
     Nodes = [node() | [start_node(Ebin) || _ <- [1, 2]]],
