@@ -193,12 +193,15 @@ class LeaseRules(RuleBasedStateMachine):
         """No lease ends before its time is over; each does some time after."""
         for _ in range(round(seconds / 0.5)):
             self.cluster.run(0.5, step=0.5)
-            now = self.cluster.clock.seconds()
-            for lease_id, end in list(self.good_until.items()):
-                there = lease_id in self.cluster[self.cluster.leader].machine.leases
-                assert there or now >= end, f"lease {lease_id} ended {end - now} s early"
-                if not there:
-                    del self.good_until[lease_id]
+            self._look()
+
+    def _look(self):
+        now = self.cluster.clock.seconds()
+        for lease_id, end in list(self.good_until.items()):
+            there = lease_id in self.cluster[self.cluster.leader].machine.leases
+            assert there or now >= end, f"lease {lease_id} ended {end - now} s early"
+            if not there:
+                del self.good_until[lease_id]
 
     @rule(member_id=st.sampled_from((1, 2, 3)))
     def elect(self, member_id):
@@ -220,6 +223,16 @@ class LeaseRules(RuleBasedStateMachine):
         for member_id, data in held:
             self.rights[member_id](data, 7).addErrback(lambda _: None)
         self.cluster.settle()
+        self._look()
+
+    @rule(lease_id=st.sampled_from(LEASES), member_id=st.sampled_from((1, 2, 3)))
+    def overtaken(self, lease_id, member_id):
+        """The end of a lease is stuck when another takes the lead and the lease is renewed."""
+        self.hold()
+        self.wait(4)
+        self.elect(member_id)
+        self.renew(lease_id, member_id)
+        self.release()
 
     def _hold(self, member_id, data):
         if not isinstance(commands.decode(data), commands.EndLeases):
