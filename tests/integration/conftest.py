@@ -20,7 +20,7 @@ def cluster(tmp_path_factory):
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """Three nodes of one shard that hold the store; whoever disturbs them waits till they heal."""
     with StoreCluster(tmp_path_factory.mktemp("store"), nodes=3, shards=1) as running:

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from meshsvc.errors import CallError, WireError
+from meshsvc.errors import CallError, Disconnected, WireError
 from meshsvc.messaging.service import Messaging
 from meshsvc.model import LinkClass, NodeId, ShardAddress, ShardId
 from meshsvc.node.store.record import RecordFile
@@ -87,7 +87,7 @@ class FoundingDriver:
             self._timer.cancel()
         for each in self._waiting:
             if isinstance(each, Deferred):
-                each.cancel()
+                each.errback(Disconnected("this node is stopping"))
 
     def seen(self, others: Mapping[str, Announcement]) -> None:
         """What the other nodes announce."""
