@@ -33,9 +33,10 @@ def store_difference(node: SimNode, running: set[str]) -> str:
             return f"the store of {node.name} waits for {why or 'its groups'}"
         if not status.leader or status.applied < status.commit:
             return f"{node.name}: group {slot.name} has no leader, or is behind"
-        places = [store.directory.place(member) for member in status.config.voters]
-        voters = sorted(place.name for place in places if place is not None)
-        if not running <= set(voters):  # who is down keeps its vote until it is removed
+        places = [store.members.place(member) for member in status.config.voters]
+        voters = sorted(place.name if place else "somebody unknown" for place in places)
+        # Once each; who is down keeps its vote until it is removed.
+        if any(voters.count(name) != 1 for name in running):
             return f"{node.name}: group {slot.name} has the voters {voters}"
     return ""
 

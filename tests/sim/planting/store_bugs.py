@@ -70,7 +70,7 @@ def a_node_founds_with_those_who_are_there():
         yield
 
 
-@bug(scenario="store-bootstrap", section="LIVENESS")
+@bug(scenario="empty-disk", section="LIVENESS")
 def who_came_back_with_an_empty_disk_is_there_twice():
     """The member that its node was before stays a voter (RAFT-5)."""
     with swap(StoreMembers, "_replaced", lambda self, *_: set()):
@@ -119,7 +119,7 @@ def leases_end_where_the_leader_is():
         yield
 
 
-@bug(scenario="store-partitions", section="STORE")
+@bug(scenario="leader-cut-off", section="STORE")
 def nobody_gives_up():
     """A request that no leader hears of never ends (RAFT-6)."""
     with swap(Deadlines, "add", lambda self, wait: None):
