@@ -38,6 +38,12 @@ class Clients(Check):
         super().__init__(cluster)
         cluster.store.on_fault.append(self.fail)
 
+    def shard_ended(self, life: SimShard) -> None:
+        """Its clients go elsewhere; what became of their calls nobody knows."""
+        for call in self.cluster.store.pending.values():
+            if call.life is life and not call.lost and call.on_lost is not None:
+                call.on_lost(call)
+
     def every_second(self) -> None:
         """A request ends in its time, unless its node is not well."""
         now = self.cluster.time.now

@@ -50,6 +50,8 @@ class Call:
     invoked: float
     row: tuple[Any, ...] = ()
     ended: bool = False
+    lost: bool = False
+    on_lost: Callable[[Call], None] | None = None
 
     @property
     def due(self) -> float:
@@ -153,6 +155,7 @@ class _Client:
     ) -> None:
         ledger, now = self._ledger, self._cluster.time.now
         call = Call(ledger.next_number(), what, life, key, ledger.newest, now, row)
+        call.on_lost = self.lost
         ledger.pending[call.number] = call
         life.reactor.post(LOCAL_S, self._send, call, ask)
         self._cluster.time.after(PATIENCE_S, self._give_up, call)
@@ -164,8 +167,13 @@ class _Client:
 
     def _give_up(self, call: Call) -> None:
         # A late answer is still an answer, and goes into the history as one.
-        if not call.ended:
+        if not call.ended and not call.lost:
             self._again()
+
+    def lost(self, call: Call) -> None:
+        """The node is gone, and the connection with it."""
+        call.lost = True
+        self._cluster.time.after(LOCAL_S, self._again)
 
     def _end(self, call: Call, how: str) -> None:
         waited = self._cluster.time.now < call.invoked + PATIENCE_S
