@@ -76,6 +76,7 @@ def config_like(node, directory, **changes):
         "peer": f'"127.0.0.1:{free_port()}"',
         "admin": f'"127.0.0.1:{free_port()}"',
         "client": f'"127.0.0.1:{free_port()}"',
+        "etcd": f'"127.0.0.1:{free_port()}"',
         "data_dir": f'"{directory / "data"}"',
         "run_dir": f'"{directory / "run"}"',
         **changes,
