@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import re
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,12 @@ import pytest
 from twisted.internet import reactor
 from twisted.logger import LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
+
+FREEZE_EVERY = 50
+"""Tests after which what is still alive is left out of the collections that follow: it only
+grows, and was most of the time of a test."""
+
+_TESTS = count(1)
 
 CONTRACTS = Path(__file__).resolve().parent.parent / "docs" / "contracts.md"
 CONTRACT_ROW = re.compile(r"^\| ([A-Z]+-\d+) \|")
@@ -95,6 +102,8 @@ def logged_errors() -> Iterator[LoggedErrors]:
     yield errors
     # An unhandled error in a Deferred is logged when the Deferred is collected.
     gc.collect()
+    if not next(_TESTS) % FREEZE_EVERY:
+        gc.freeze()
     globalLogPublisher.removeObserver(errors)
     left = errors.texts()
     if left:
