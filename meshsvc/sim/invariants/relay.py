@@ -130,6 +130,18 @@ class AnsweredAround(Check):
         if cluster.crier is not None:
             cluster.crier.on_knock.append(self._ended)
 
+    def link_up(self, life: SimShard, link: Any) -> None:
+        """Another link than before, even if one like it was there."""
+        self._changed(link)
+
+    def link_down(self, life: SimShard, link: Any, reason: str) -> None:
+        """What was on it is lost, however soon another takes its place."""
+        self._changed(link)
+
+    def _changed(self, link: Any) -> None:
+        if link.link_class is _CONTROL:
+            self._since = self.cluster.time.now
+
     def every_second(self) -> None:
         """Note since when all links, and those who hold them, have been the same."""
         sound = [node for node in self.cluster.nodes if _sound(node)]
