@@ -241,6 +241,11 @@ class Formation:
         )
 
 
+def ended(state: LinkState) -> bool:
+    """Whether what was on a link is lost; while its ends agree on an epoch, frames wait."""
+    return not state.up and state.state != PeerState.AGREEING.value
+
+
 def _facts(state: LinkState) -> LinkState:
     return replace(state, rtt_us=0)
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from meshsvc.errors import WireError
 from meshsvc.mesh import roster as rosters
 from meshsvc.mesh.epoch import Answer, EpochEvent, MeshState, NodeEpoch
-from meshsvc.mesh.formation import REPORT_S, Formation, Link, LinkEffect
+from meshsvc.mesh.formation import REPORT_S, Formation, Link, LinkEffect, ended
 from meshsvc.mesh.roster import LinkOwner
 from meshsvc.model import Epoch, LinkClass, NodeId, NodeInfo, Roster, ShardId
 from meshsvc.wire.messages import LinkState, Mesh
@@ -66,6 +66,7 @@ class ShardPlane:
         self._formation = Formation(me.node_id, shard, me.shards, owner)
         self._siblings: set[ShardId] = set()
         self._owed: set[ShardId] = set()
+        self._missed: dict[ShardId, dict[tuple[str, int], LinkState]] = {}
         self._owed_at: float | None = None
         self._report_at: float | None = None
         self._control: dict[NodeId, Link] = {}
@@ -157,6 +158,7 @@ class ShardPlane:
         """A sibling is gone, and the links it owned with it."""
         self._siblings.discard(shard)
         self._owed.discard(shard)
+        self._missed.pop(shard, None)
         self._formation.sibling_down(shard)
         if shard == FIRST:
             self._control_heard.clear()
@@ -169,9 +171,15 @@ class ShardPlane:
         elif isinstance(message, Mesh):
             self._take_mesh(shard, message)
 
-    def undelivered(self, shard: ShardId, now: float) -> None:
-        """A sibling's outbox did not take a message: it will be told everything again."""
+    def undelivered(self, shard: ShardId, message: object, now: float) -> None:
+        """A sibling's outbox did not take a message: it will be told everything again.
+
+        That a link ended as well, even if there is another by then: what was on it is lost.
+        """
         if shard in self._siblings:
+            if isinstance(message, LinkState) and ended(message):
+                missed = self._missed.setdefault(shard, {})
+                missed[message.node_id, message.link_class] = message
             self._owed.add(shard)
             if self._owed_at is None:
                 self._owed_at = now + OWED_S
@@ -227,6 +235,7 @@ class ShardPlane:
             if self.epoch.greatest > self.epoch.epoch:
                 greatest = self.epoch.greatest
                 told.append(Mesh(greatest.term, greatest.attempt, ()))
+        told += self._missed.pop(shard, {}).values()
         told += self._formation.all_reports()
         told += [_control_state(link, True) for link in self._control.values()]
         self._effects += [ToShard(shard, message) for message in told]

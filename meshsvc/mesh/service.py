@@ -157,7 +157,7 @@ class DataLinks(Service):
                 self._links.forget(address, LinkClass.DATA)
             case plane.ToShard(shard, message):
                 if self._bus.send(shard, message) is not Sent.ACCEPTED:
-                    self.core.undelivered(shard, self._reactor.seconds())
+                    self.core.undelivered(shard, message, self._reactor.seconds())
             case plane.Disputed(shard, reason):
                 self._count("disputed")
                 self.log.warn("shard {shard} sent a mesh: {reason}", shard=shard, reason=reason)

@@ -59,6 +59,7 @@ _PLAIN = frozenset((bytes, str, int, float, bool, type(None), list, dict, tuple)
 
 Settle = Callable[[list[Any], ShardAddress, float], None]
 PutItem = Callable[[Lane, bytes], Sent]
+Forward = Callable[[Envelope], Sent]
 
 
 class Origin:
@@ -98,6 +99,7 @@ class Inbox:
         stats: VerbStats,
         settle: Settle,
         put: PutItem,
+        forward: Forward,
     ) -> None:
         self.verbs = VerbTable(stats.handled)
         self._reactor = reactor
@@ -106,6 +108,7 @@ class Inbox:
         self._stats = stats
         self._settle = settle
         self._put = put
+        self._forward = forward
         self._assembly = items.Assembly()
         self._ahead: list[Envelope] = []
         self._cancelling = False
@@ -234,8 +237,7 @@ class Inbox:
             seq=UNORDERED,
             body=items.join(failed),
         )
-        if self._post.forward(answer) is not Sent.ACCEPTED:
-            self._counters.drop("reply", "unroutable", len(failed))
+        self._answered_for(answer, failed)
 
     def _bounce_replies(self, envelope: Envelope, why: str) -> None:
         """The calls were answered, but the answers may not be delivered: say so instead."""
@@ -248,7 +250,11 @@ class Inbox:
             told = replace(
                 envelope, term=epoch.term, attempt=epoch.attempt, body=items.join(failed)
             )
-            self._post.forward(told)
+            self._answered_for(told, failed)
+
+    def _answered_for(self, answer: Envelope, failed: list[bytes]) -> None:
+        if self._forward(answer) is not Sent.ACCEPTED:
+            self._counters.drop("reply", "unroutable", len(failed))
 
     # --- running verbs -------------------------------------------------------------------
 

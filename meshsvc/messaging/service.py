@@ -7,7 +7,6 @@ timed by more than one delayed call.
 
 from __future__ import annotations
 
-from collections import deque
 from math import inf
 from typing import Any
 
@@ -32,6 +31,7 @@ from meshsvc.messaging.dispatch import Handler
 from meshsvc.messaging.lanes import Lane
 from meshsvc.messaging.post import Post
 from meshsvc.messaging.protocol import Inbox
+from meshsvc.messaging.relays import Relays
 from meshsvc.messaging.stats import VerbStats
 from meshsvc.model import Epoch, LinkClass, Sent, ShardAddress
 from meshsvc.wire.codec import encode_payload
@@ -39,9 +39,6 @@ from meshsvc.wire.messages import Envelope
 
 FULL_RETRY_S = 0.005
 """How soon a full outbox is tried again: it drains at hundreds of megabytes a second."""
-
-MAX_RELAYS = 64
-"""Envelopes of siblings (at most a mebibyte each) that wait for room in a link's outbox."""
 
 _ACCEPTED = Sent.ACCEPTED
 
@@ -57,12 +54,14 @@ class Messaging(Service):
         self._counters = counters
         self._calls = CallTable()
         self._stats = VerbStats(counters)
-        self._relays: deque[Envelope] = deque()
+        self._relays = Relays(post.me.node, post.forward)
         self._flushing = False
         self._timer: IDelayedCall | None = None
         self._timer_at = inf
         self._stopped = False
-        self._inbox = Inbox(reactor, post, counters, self._stats, self._settle, self._put)
+        self._inbox = Inbox(
+            reactor, post, counters, self._stats, self._settle, self._put, self._forward
+        )
         self.deliver = post.deliver = self._inbox.deliver
         self.bounce = self._inbox.bounce
         self.undelivered = self._inbox.undelivered
@@ -291,28 +290,24 @@ class Messaging(Service):
 
     def relay(self, envelope: Envelope) -> None:
         """Pass on an envelope that this shard is only on the way of."""
-        if not self._relays:
-            sent = self._post.forward(envelope)
-            if sent is Sent.FULL:
-                self._relays.append(envelope)
-                self._flush_later(FULL_RETRY_S)
-            elif sent is Sent.DISCONNECTED:
-                self.bounce(envelope, "disconnected", "the way is gone")
-        elif len(self._relays) < MAX_RELAYS:
-            self._relays.append(envelope)
-        else:
+        sent = self._forward(envelope)
+        if sent is Sent.FULL:
             self.bounce(envelope, "full", "an outbox on the way is full")
+        elif sent is Sent.DISCONNECTED:
+            self.bounce(envelope, "disconnected", "the way is gone")
+
+    def _forward(self, envelope: Envelope) -> Sent:
+        """Send an envelope on, now or when there is room."""
+        sent = self._relays.send(envelope)
+        if self._relays:
+            self._flush_later(FULL_RETRY_S)
+        return sent
 
     def _pass_on(self) -> bool:
         """Try the relays that had to wait; True when one still has to."""
-        while self._relays:
-            sent = self._post.forward(self._relays[0])
-            if sent is Sent.FULL:
-                return True
-            envelope = self._relays.popleft()
-            if sent is Sent.DISCONNECTED:
-                self.bounce(envelope, "disconnected", "the way is gone")
-        return False
+        for envelope in self._relays.pass_on():
+            self.bounce(envelope, "disconnected", "the way is gone")
+        return bool(self._relays)
 
     @property
     def busy(self) -> int:

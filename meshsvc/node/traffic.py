@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from meshsvc.counters import Counters
 from meshsvc.link.service import LinkService
 from meshsvc.link.table import Link
+from meshsvc.mesh.formation import ended
 from meshsvc.messaging.post import Post
 from meshsvc.messaging.service import Messaging
 from meshsvc.model import Epoch, Incarnation, LinkClass, NodeId, ShardAddress, ShardId
@@ -155,7 +156,7 @@ class Traffic:
         node, link_class = NodeId(state.node_id), LinkClass(state.link_class)
         if state.up:
             self._post.link_open(node, link_class)
-        else:
+        elif ended(state):
             self._post.link_closed(node, link_class, "the link to the node ended")
 
     def _detours(self, shard: ShardId, message: Detours) -> None:

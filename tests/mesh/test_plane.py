@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from mesh_net import FakeLink, node_info, nodes
 
@@ -9,7 +11,7 @@ from meshsvc.mesh import roster as rosters
 from meshsvc.mesh.epoch import Became, MeshState, Sighted, Superseded
 from meshsvc.mesh.formation import REPORT_S
 from meshsvc.mesh.plane import OWED_S, Disputed, ShardPlane, ToShard
-from meshsvc.model import Epoch, LinkClass, Roster, ShardId
+from meshsvc.model import Epoch, LinkClass, NodeId, Roster, ShardId
 from meshsvc.wire.messages import LinkState, Mesh
 
 ME, PEER = MEMBERS = nodes(2, shards=3)
@@ -126,18 +128,37 @@ def test_a_full_outbox_means_being_told_again():
     core = plane()
     core.offer(roster())
     core.take_effects()
-    core.undelivered(SHARDS[1], 10.0)
-    core.undelivered(SHARDS[1], 10.01)
+    core.undelivered(SHARDS[1], roster(), 10.0)
+    core.undelivered(SHARDS[1], roster(), 10.01)
     assert core.deadline() == 10.0 + OWED_S
     core.tick(10.0 + OWED_S)
     assert [(shard, type(m)) for shard, m in told(core, object)] == [(1, Mesh), (1, LinkState)]
     assert core.deadline() is None
-    core.undelivered(SHARDS[1], 11.0)
+    core.undelivered(SHARDS[1], roster(), 11.0)
     core.sibling_down(SHARDS[1])
     core.tick(12.0)
     assert told(core, object) == []
-    core.undelivered(SHARDS[1], 13.0)
+    core.undelivered(SHARDS[1], roster(), 13.0)
     assert core.deadline() is None
+
+
+@pytest.mark.contract("VERB-2")
+def test_an_end_that_a_full_outbox_swallowed_is_told_later():
+    """Another link may be there by then: what was on the one that ended is lost all the same."""
+    core = plane()
+    core.offer(roster())
+    core.take_effects()
+    down = LinkState(NodeId("f" * 32), 1, LinkClass.CONTROL.value, False, 0, 0, 0, "down")
+    agreeing = replace(down, link_class=LinkClass.DATA.value, state="agreeing")
+    for message in (down, agreeing):
+        core.undelivered(SHARDS[1], message, 10.0)
+    core.tick(10.0 + OWED_S)
+    first = [m for _, m in told(core, object)]
+    assert first[1] == down
+    assert agreeing not in first
+    core.undelivered(SHARDS[1], roster(), 11.0)
+    core.tick(11.0 + OWED_S)
+    assert down not in [m for _, m in told(core, object)]
 
 
 @pytest.mark.contract("MESH-6")

@@ -38,6 +38,9 @@ REGRESSIONS = [
     ("ten-nodes-1", 30258),
     # Links that were lost and back within a second were taken for links that never changed.
     ("ten-nodes-1", 100016),
+    # A shard took the moment in which a sibling's link agrees on an epoch for the link's end,
+    # and threw away its answers to asks that were not told.
+    ("swarm-3", 200027),
 ]
 
 

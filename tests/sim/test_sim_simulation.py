@@ -8,10 +8,12 @@ import sys
 
 import pytest
 from twisted.application.service import Service
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from meshsvc.errors import Disconnected, StartError
 from meshsvc.interfaces import IMeshApplication
+from meshsvc.model import ShardAddress, ShardId
 from meshsvc.sim import InvariantBroken, simulate
 from meshsvc.sim.cluster import Violation
 from meshsvc.sim.runner import run_seed
@@ -52,6 +54,41 @@ def test_an_application_survives_a_crash():
         after = [sim.ask(n1, "shelf.where", None, key=key) for key in keys]
         assert {node for node, _ in after} == {"n1", "n3"}
         assert sim.ask(n1, "shelf.put", {"key": "k"}, key="k") == 1
+
+
+@pytest.mark.contract("MESH-9", "VERB-2")
+def test_a_new_epoch_ends_no_ask_between_nodes_that_stay():
+    """Whichever shards ask and answer, and whichever hold the links: a third node's death is
+    nothing to them.
+    """
+    held, seen = [], []
+
+    def hold(call):
+        held.append(Deferred())
+        return held[-1]
+
+    with simulate(nodes=3, shards=3, seed=11) as sim:
+        n1, n2, n3 = sim.nodes
+        sim.run_until(sim.formed, timeout_s=10)
+        for life in n2.shards.values():
+            life.shard.messaging.register("t.hold", hold)
+        for life in n1.shards.values():
+            for index in range(3):
+                target = ShardAddress(n2.node_id, ShardId(index))
+                asked = life.shard.messaging.ask(target, "t.hold", None, 60.0)
+                asked.addBoth(seen.append)
+        sim.run(1.0)
+        assert len(held) == 9
+        before = n1.zero.shard.post.epoch
+        n3.crash()
+        sim.run_until(lambda: sim.formed() and n1.zero.shard.post.epoch > before)
+        assert seen == []
+        for number, waiting in enumerate(held):
+            waiting.callback(number)
+        sim.run(1.0)
+        assert sorted(seen) == list(range(9))
+        for life in n2.shards.values():
+            life.shard.messaging.unregister("t.hold")
 
 
 def test_a_call_error_is_raised():
