@@ -15,8 +15,9 @@ class Damaged(StartError):
     def __init__(self, path: str, offset: int, what: str) -> None:
         super().__init__(
             f"{path} is damaged at byte {offset}: {what}; nothing was changed: if the other"
-            " replicas are well, stop this node and run 'meshsvc repair' on its data directory"
-            " to have this replica rebuilt from them; else restore the file from a backup",
+            " replicas are well, stop this node and run `meshsvc repair --rebuild` on its data"
+            " directory to have this replica rebuilt from them; else restore the file from a"
+            " backup",
             EX_IOERR,
         )
         self.path = path

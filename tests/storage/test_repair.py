@@ -11,6 +11,8 @@ from writing import entries
 
 from meshsvc.admin.cli.main import main
 from meshsvc.errors import StartError
+from meshsvc.node.store.record import RecordFile
+from meshsvc.raft.founding_terms import JOINED, Record
 from meshsvc.sim.disk import PowerCut, SimDisk
 from meshsvc.storage import repair
 from meshsvc.storage.failures import Damaged
@@ -135,7 +137,8 @@ def test_a_crash_while_giving_up_never_brings_the_old_member_back_empty():
 @pytest.fixture
 def data_dir(tmp_path):
     path = str(tmp_path)
-    kept(RealFileSystem(), path)
+    replica = kept(RealFileSystem(), path)
+    RecordFile(RealFileSystem(), path, replica).save(Record(JOINED, cluster=9))
     return tmp_path
 
 
@@ -171,6 +174,57 @@ def test_the_command_gives_up_only_what_is_damaged(data_dir, capsys):
     assert int(row["replaces"], 16)
     code, [row] = cli(capsys, data_dir)
     assert (code, row["state"], row["entries"]) == (0, "well", 0)
+
+
+def spoil_record(data_dir, how):
+    """Damage the record of the founding in one of the ways an operator meets."""
+    path = data_dir / "shard-0" / "founding"
+    if how == "lost":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(b"")
+    elif how == "flipped":
+        path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    else:
+        RecordFile(RealFileSystem(), str(data_dir), 4711).save(Record(JOINED, cluster=9))
+    return path
+
+
+@pytest.mark.contract("LOG-2")
+@pytest.mark.parametrize("how", ["lost", "cut", "flipped", "another's"])
+def test_a_record_of_the_founding_that_is_not_the_journals_is_damage(data_dir, capsys, how):
+    """A start refuses it, `repair` names it, and --rebuild leads out of it: with a journal that
+    holds something and no record of its own, a node would found a second store of old votes."""
+    path = spoil_record(data_dir, how)
+    [replica] = [repair.look(RealFileSystem(), str(data_dir), 0).replica]
+    with pytest.raises(StartError, match="repair --rebuild") as refused:
+        RecordFile(RealFileSystem(), str(data_dir), replica, held=True).load()
+    assert refused.value.exit_code == 74
+    code, [row] = cli(capsys, data_dir)
+    assert (code, row["state"]) == (1, "damaged")
+    assert row["detail"].startswith(f"{path}: ")
+    code, [row] = cli(capsys, data_dir, "--rebuild")
+    assert (code, row["replaces"]) == (0, f"{replica:016x}")
+    code, [row] = cli(capsys, data_dir)
+    assert (code, row["state"]) == (0, "well")
+
+
+def test_a_record_beside_an_empty_journal_is_no_damage(tmp_path):
+    """A journal that was moved away by hand comes back under a new number, and founds anew."""
+    (tmp_path / "shard-0").mkdir()
+    for member in (1, 2):
+        RecordFile(RealFileSystem(), str(tmp_path), 1).save(Record(JOINED, cluster=9))
+        found = RecordFile(RealFileSystem(), str(tmp_path), member).load()
+        assert found == (Record(JOINED, cluster=9) if member == 1 else Record())
+
+
+def test_a_directory_that_keeps_nothing_is_told_from_one_that_is_no_nodes(tmp_path, capsys):
+    """64 for any old directory; a node without a store is told that it has none."""
+    assert main(["repair", str(tmp_path)]) == 64
+    assert "name a node's data directory" in capsys.readouterr().err
+    (tmp_path / "identity.json").touch()
+    assert main(["repair", str(tmp_path)]) == 0
+    assert "keeps nothing for Raft" in capsys.readouterr().err
 
 
 def test_the_command_wants_a_node_that_is_stopped(data_dir, capsys):

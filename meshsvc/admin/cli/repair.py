@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from dataclasses import replace
 from typing import Any
 
 from meshsvc.admin.cli import exits
@@ -13,6 +14,7 @@ from meshsvc.admin.cli.output import show_rows
 from meshsvc.errors import StartError
 from meshsvc.storage import repair as repairs
 from meshsvc.storage.files import RealFileSystem
+from meshsvc.storage.identity import IDENTITY
 from meshsvc.storage.repair import Finding, GivenUp
 
 COLUMNS = ("shard", "state", "replica", "groups", "entries", "detail")
@@ -42,8 +44,10 @@ def _repair(args: argparse.Namespace, fs: RealFileSystem, data_dir: str) -> int:
     shards = repairs.shards(fs, data_dir)
     if args.shard is not None and args.shard not in shards:
         raise CliError(exits.USAGE, f"{data_dir} has nothing of shard {args.shard}")
+    if not shards:
+        _say_nothing_kept(data_dir)
     chosen = shards if args.shard is None else (args.shard,)
-    findings = [repairs.look(fs, data_dir, shard) for shard in chosen]
+    findings = [_look(fs, data_dir, shard) for shard in chosen]
     damaged = [finding for finding in findings if finding.damage]
     if not args.rebuild or not damaged:
         show_rows(args.output, [_row(finding) for finding in findings], COLUMNS)
@@ -53,6 +57,24 @@ def _repair(args: argparse.Namespace, fs: RealFileSystem, data_dir: str) -> int:
     given_up = [repairs.give_up(fs, data_dir, finding.shard) for finding in damaged]
     show_rows(args.output, [_rebuilt(each) for each in given_up], REBUILT_COLUMNS)
     return exits.OK
+
+
+def _say_nothing_kept(data_dir: str) -> None:
+    if not os.path.exists(os.path.join(data_dir, IDENTITY)):
+        text = f"{data_dir} has no {IDENTITY} and no shard: name a node's data directory"
+        raise CliError(exits.USAGE, text)
+    print(f"meshsvc: {data_dir} keeps nothing for Raft: this node held no store", file=sys.stderr)
+
+
+def _look(fs: RealFileSystem, data_dir: str, shard: int) -> Finding:
+    """The journal and, beside that of shard 0, the record of which store it is a part of."""
+    from meshsvc.node.store.record import RecordFile  # noqa: PLC0415
+
+    finding = repairs.look(fs, data_dir, shard)
+    if finding.damage or shard != 0:
+        return finding
+    record = RecordFile(fs, data_dir, finding.replica, held=finding.groups > 0)
+    return replace(finding, damage=record.damage())
 
 
 def _row(finding: Finding) -> dict[str, Any]:

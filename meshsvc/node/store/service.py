@@ -146,7 +146,8 @@ class StoreService(Service):
             *(shard.reactor, shard.messaging, shard.surroundings),
             *(self._start_groups, self._announce, self._fatal),
         )
-        file = RecordFile(shard.surroundings.fs, boot.data_dir, member)
+        held = bool(self.journal.store.journal.groups())
+        file = RecordFile(shard.surroundings.fs, boot.data_dir, member, held)
         me = Founder(boot.node_id, member)
         self.founding = FoundingDriver(means, me, shard.config.store.expect, file)
         self.view.founding = self.founding
