@@ -190,8 +190,9 @@ class ShardZeroView:
         node = context.node(parsed.node)
         if parsed.shard is not None:
             node = node.shard(parsed.shard)
-        try:
-            node.address  # noqa: B018 - a person mistyped: say so, instead of "unreachable"
+        try:  # a person mistyped: say so, instead of "unreachable"
+            self._members[parsed.node]
+            node.address  # noqa: B018
         except NoSuchTarget as error:
             return fail(error)
         return node.ask(verb, payload, timeout_s)
@@ -205,6 +206,11 @@ class ShardZeroView:
         tags: Mapping[str, object] | None,
     ) -> Deferred[Row]:
         """Ask every node alive, the named ones, or those with these tags."""
+        try:  # a person mistyped: say so, before anybody is asked
+            for node in nodes or ():
+                self._members[node]
+        except NoSuchTarget as error:
+            return fail(error)
         asking = self._context.queries.ask(name, payload, timeout_s, nodes, tags)
         return asking.addCallback(
             lambda answers: {"answers": _answer_rows(answers), "missing": list(answers.missing)}

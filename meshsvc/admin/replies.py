@@ -58,8 +58,10 @@ def body_of(request: AdminRequest, *required: str) -> dict[str, object]:
 def text_in(body: dict[str, object], key: str) -> str:
     """A text that is not empty; raises ``Problem``."""
     value = body[key]
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str):
         raise Problem(400, "BadRequest", f"{key} is not a text")
+    if not value:
+        raise Problem(400, "BadRequest", f"{key} is empty")
     return value
 
 

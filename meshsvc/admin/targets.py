@@ -44,7 +44,8 @@ def parse_target(text: str) -> Target:
         return Target("key", key=key)
     match = _NODE.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is not a target: write {FORMS}")
+        names = "names of nodes are of a-z, 0-9 and -"
+        raise ValueError(f"{text!r:.80} is not a target: write {FORMS}; {names}")
     if match[2] is None:
         return Target("node", match[1])
     if int(match[2]) >= MAX_SHARDS:

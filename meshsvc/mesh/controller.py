@@ -28,7 +28,7 @@ from meshsvc.errors import EpochConflict, LocalError
 from meshsvc.interfaces import IMeshController
 from meshsvc.mesh.delivery import Delivery, resend_after
 from meshsvc.mesh.epoch import Answer
-from meshsvc.mesh.roster import Members, order, plausible
+from meshsvc.mesh.roster import MAX_TERM, Members, order, plausible
 from meshsvc.model import Epoch, NodeId, NodeInfo, Roster
 
 PERSIST_AGAIN_S = 1.0
@@ -233,7 +233,7 @@ class StaticController:
             EpochConflict: when it is in force with another roster.
         """
         if not plausible(epoch):
-            raise EpochUsed(f"{epoch} is not an epoch: term and attempt start at 1")
+            raise EpochUsed(f"{epoch} is not an epoch: term and attempt are 1 to {MAX_TERM}")
         if self._mesh and self._mesh.epoch == epoch:
             if self._mesh.members != self._wanted:
                 raise EpochConflict(f"epoch {epoch} is in force with another roster, which stays")

@@ -33,6 +33,9 @@ from meshsvc.gossip.members import Member, Status
 MAX_UNREAD = 256
 """Events one watcher may leave unread; beyond it gets one Resync in their place."""
 
+SHOWN = 20
+"""Names that an error lists: a screen's worth."""
+
 _HAPPENED: dict[Status, type[Event]] = {
     Status.ALIVE: Alive,
     Status.SUSPECT: Suspect,
@@ -142,7 +145,9 @@ class Members:
     def __getitem__(self, name: str) -> Member:
         member = self.get(name)
         if member is None:
-            raise NoSuchTarget(f"no member is called {name!r}: see `meshsvc members`")
+            known = ", ".join(each.name for each in self.all[:SHOWN])
+            more = ", ..." if len(self) > SHOWN else ""
+            raise NoSuchTarget(f"no member is called {name!r:.80}; members: {known}{more}")
         return member
 
     def __iter__(self) -> Iterator[Member]:

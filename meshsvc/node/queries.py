@@ -53,7 +53,7 @@ class Queries:
         """Answer a query; returns what ends that.
 
         Args:
-            name: 1 to 128 characters, by convention ``application.what``.
+            name: 1 to 128 printable characters without spaces, by convention ``application.what``.
             handler: called with a ``Call``, whose ``verb`` is the name; returns a plain CBOR
                 value of at most 1 MiB, a Deferred or a coroutine of one.
 
@@ -61,7 +61,7 @@ class Queries:
             VerbTaken: when the query is answered in this shard already.
             BadName: for what is no name.
         """
-        check_name(name, "answer")
+        check_name(name, "a query")
         if name in self._handlers:
             raise VerbTaken(f"the query {name!r} is answered already: end that first")
         self._handlers[name] = handler
@@ -107,7 +107,7 @@ class Queries:
             ``TooLarge``, ``BadName`` or ``NotEncodable`` for a question that cannot be sent.
         """
         try:
-            check_name(name, "answer")
+            check_name(name, "a query")
             size = len(encode_payload(payload))
             if size > MAX_PAYLOAD:
                 raise TooLarge(

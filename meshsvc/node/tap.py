@@ -19,6 +19,7 @@ DEFAULT_FACTORY = "meshsvc.admin.service:build_shard"
 class RunOptions(usage.Options):
     """``twistd meshsvc run``."""
 
+    synopsis = "Usage: meshsvc run [options]    (or: twistd [options] meshsvc run [options])"
     longdesc = "Run a node: a supervisor and its shards."
     optParameters = [  # noqa: N815, RUF012 - twisted's name
         ["config", "c", "meshsvc.toml", "The config file of the node."],
@@ -35,6 +36,11 @@ class RunOptions(usage.Options):
         if not equals:
             raise usage.UsageError(f"--set {assignment}: write --set section.key=value")
         self["set"][key] = value
+
+    def parseArgs(self, *words: str) -> None:
+        """There are none."""
+        if words:
+            raise usage.UsageError(f"{words[0]!r} is no option: write --config {words[0]}")
 
 
 class ShardOptions(usage.Options):

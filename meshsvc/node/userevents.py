@@ -134,7 +134,7 @@ class UserEvents:
         """Send an event to every shard of every node, this one included.
 
         Args:
-            name: 1 to 128 characters; ``sys.`` is kept for meshsvc.
+            name: 1 to 128 printable characters, no spaces; ``sys.`` is kept for meshsvc.
             payload: a plain CBOR value of at most 8 KiB.
             coalesce: only the latest of its name matters: readers that have not read an
                 earlier one yet never see that.
@@ -148,7 +148,7 @@ class UserEvents:
             TooLarge: when the payload is over the limit, which the text names.
             NotEncodable: when the payload has no strict CBOR form.
         """
-        check_name(name, "event")
+        check_name(name, "an event")
         size = len(encode_payload(payload))
         if size > MAX_PAYLOAD:
             raise TooLarge(
@@ -199,15 +199,19 @@ class UserEvents:
             self.log.failure("a subscriber of events failed on {name}", name=event.name)
 
 
-def check_name(name: object, what: str) -> None:
+def check_name(name: Any, what: str) -> None:
     """Whether a user may give this name to an event or a query.
 
     Raises:
         BadName: when not; the text says what a name is.
     """
-    if type(name) is not str or not 0 < len(name) <= MAX_NAME:
-        raise BadName(f"{name!r} is no name of an {what}: it has 1 to {MAX_NAME} characters")
-    if what == "event" and name.startswith("sys."):
+    fit = type(name) is str and 0 < len(name) <= MAX_NAME and name.isprintable()
+    if not fit or " " in str(name):
+        raise BadName(
+            f"{name!r:.80} cannot name {what}: use 1 to {MAX_NAME} characters, printable and"
+            " without spaces, such as app.action"
+        )
+    if what == "an event" and name.startswith("sys."):
         raise BadName(f"the event {name!r} cannot be sent: names in sys. are kept for meshsvc")
 
 

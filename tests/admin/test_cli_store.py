@@ -105,7 +105,8 @@ def test_a_command_stands_behind_two_dashes():
     """Whatever options it has are its own."""
     given = ["lock", "n", "--ttl", "5", "--", "sh", "-c", "x", "--", "y"]
     assert _command_in(given) == (["lock", "n", "--ttl", "5"], ["sh", "-c", "x", "--", "y"])
-    assert _command_in(["kv", "put", "--", "-1"]) == (["kv", "put", "--", "-1"], [])
+    assert _command_in(["kv", "put", "--", "-1"]) == (["kv", "put", "--", "-1"], None)
+    assert _command_in(["lock", "n", "--"]) == (["lock", "n"], [])
 
 
 STORE = {

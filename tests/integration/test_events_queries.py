@@ -36,3 +36,12 @@ def test_a_query_is_answered_by_every_node(cluster):
     nobody = cluster.nodes[0].cli("query", "no.such")
     assert nobody.returncode == 1
     assert "0 of 3 answered; missing: n1, n2, n3" in nobody.stderr
+
+
+def test_a_node_that_is_not_there_is_a_mistake(cluster):
+    """A name nobody has ends a query or a call at once with 1 and the names there are; it is not
+    75, for which a script would try again."""
+    for words in (("query", "ping", "--node", "n1", "--node", "n9"), ("call", "n9", "sys.info")):
+        done = cluster.nodes[0].cli(*words)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "no member is called 'n9'; members: n1, n2, n3" in done.stderr

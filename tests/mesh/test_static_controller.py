@@ -324,7 +324,7 @@ def test_forming_by_hand():
     assert core.form(Epoch(3, 1), 2.0) == roster
     with pytest.raises(EpochUsed, match=r"2\.9 is not above 3\.1: form with 3\.2"):
         core.form(Epoch(2, 9), 2.0)
-    with pytest.raises(EpochUsed, match="start at 1"):
+    with pytest.raises(EpochUsed, match="term and attempt are 1 to"):
         core.form(NO_EPOCH, 2.0)
     core.members_changed(VIEW[:2], 3.0)
     with pytest.raises(EpochConflict):

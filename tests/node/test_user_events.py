@@ -100,8 +100,8 @@ def test_events_have_limits_that_are_named():
         events = app.meshes["n1", 0].events
         with pytest.raises(TooLarge, match="'big' takes 9003 bytes, 8192 are allowed"):
             events.send("big", bytes(9000))
-        for name in ("", "x" * 129, 7):
-            with pytest.raises(BadName, match="1 to 128 characters"):
+        for name in ("", "x" * 129, 7, "two words", "line\n", "\x1b[31m", "\u200b"):
+            with pytest.raises(BadName, match="1 to 128 characters, printable"):
                 events.send(name)
         with pytest.raises(BadName, match="kept for meshsvc"):
             events.send("sys.event")

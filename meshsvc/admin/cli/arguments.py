@@ -23,6 +23,7 @@ from meshsvc.admin.cli import (
 from meshsvc.admin.cli.arguments_store import add_store
 from meshsvc.admin.cli.arguments_tables import add_tables
 from meshsvc.admin.cli.client import DEFAULT_URL
+from meshsvc.admin.cli.numbers import seconds, whole
 from meshsvc.admin.cli.output import FORMATS
 from meshsvc.admin.cli.parser import Parser, Verbs
 from meshsvc.admin.targets import FORMS
@@ -73,7 +74,7 @@ def _add_showing(to: Verbs) -> None:
     wait = to.add("wait", readiness.wait)
     text = "wait for /readyz to say yes (which is what there is to wait for)"
     wait.add_argument("--ready", action="store_true", default=True, help=text)
-    wait.add_argument("--timeout", type=_seconds, default=30.0, metavar="SECONDS")
+    wait.add_argument("--timeout", type=seconds, default=30.0, metavar="SECONDS", help="(30)")
 
 
 def _add_talking(to: Verbs) -> None:
@@ -81,17 +82,19 @@ def _add_talking(to: Verbs) -> None:
     call.add_argument("target", metavar="TARGET", help=FORMS)
     call.add_argument("verb_name", metavar="VERB", help="for example sys.echo")
     call.add_argument("json", metavar="JSON", nargs="?", default="null", help="- reads stdin")
-    call.add_argument("--timeout", type=_seconds, default=5.0, metavar="SECONDS")
+    call.add_argument("--timeout", type=seconds, default=5.0, metavar="SECONDS", help="(5)")
     events = to.add("events", talking.events)
+    events.set_defaults(until_interrupted=True)
     events.add_argument("-f", "--follow", action="store_true", help="go on with what happens")
-    events.add_argument("--limit", type=_limit, metavar="N", help="end after N events")
+    events.add_argument("--limit", type=whole(1), metavar="N", help="end after N events")
     send = to.below(events, required=False).add("send", asking.send_event)
     query = to.add("query", asking.query)
-    for parser in (send, query):
-        parser.add_argument("name", metavar="NAME", help="for example app.reload, or ping")
+    for parser, example in ((send, "deploy"), (query, "app.sessions, or ping")):
+        parser.add_argument("name", metavar="NAME", help=f"for example {example}")
         parser.add_argument("json", metavar="JSON", nargs="?", default="null", help="- reads stdin")
+    send.set_defaults(until_interrupted=False)
     send.add_argument("--coalesce", action="store_true", help="only the latest of it matters")
-    query.add_argument("--timeout", type=_seconds, default=5.0, metavar="SECONDS")
+    query.add_argument("--timeout", type=seconds, default=5.0, metavar="SECONDS", help="(5)")
     query.add_argument("--node", action="append", metavar="NODE", help="ask it, not all; repeat")
     query.add_argument("--tag", action="append", metavar="KEY=VALUE", help="ask those; repeat")
 
@@ -112,7 +115,7 @@ def _add_config(to: Verbs) -> None:
 def _add_repair(to: Verbs) -> None:
     parser = to.add("repair", repair.repair)
     parser.add_argument("data_dir", metavar="DATA_DIR", help="of a node that is stopped")
-    parser.add_argument("--shard", type=int, metavar="N", help="only this shard")
+    parser.add_argument("--shard", type=whole(0), metavar="N", help="only this shard")
     text = "move what is damaged aside: that replica starts empty, as a new member"
     parser.add_argument("--rebuild", action="store_true", help=text)
 
@@ -122,10 +125,10 @@ def _add_sim(to: Verbs) -> None:
     below = to.below(sim, required=True)
     run, replay = below.add("run", simulator.run), below.add("replay", simulator.replay)
     below.add("scenarios", simulator.scenarios)
-    run.add_argument("--seeds", type=_limit, default=20, metavar="N", help="how many (20)")
-    run.add_argument("--seed", type=int, default=0, metavar="K", help="the first of them (0)")
-    run.add_argument("--jobs", type=_limit, default=1, metavar="J", help="processes (1)")
-    replay.add_argument("seed", type=int, metavar="SEED")
+    run.add_argument("--seeds", type=whole(1), default=20, metavar="N", help="how many (20)")
+    run.add_argument("--seed", type=whole(0), default=0, metavar="K", help="the first of them (0)")
+    run.add_argument("--jobs", type=whole(1), default=1, metavar="J", help="processes (1)")
+    replay.add_argument("seed", type=whole(0), metavar="SEED")
     replay.add_argument("--html", metavar="FILE", help="write a page to look at it as well")
     for parser in (run, replay):
         text = "a name from `meshsvc sim scenarios`, or a .toml file (swarm)"
@@ -134,37 +137,9 @@ def _add_sim(to: Verbs) -> None:
 
 def _add_dev(to: Verbs) -> None:
     parser = to.add("dev", dev.dev)
-    parser.add_argument("--nodes", type=_count, default=3, metavar="N")
-    parser.add_argument("--shards", type=_count, default=2, metavar="N", help="per node")
+    parser.add_argument("--nodes", type=whole(1, 256), default=3, metavar="N")
+    parser.add_argument("--shards", type=whole(1, 256), default=2, metavar="N", help="per node")
     parser.add_argument("--dir", default="dev-cluster", help="where all of it lives")
     parser.add_argument("--heal", action="store_true", help="restart nodes that end")
     text = "n1 gets this port and the next three, n2 starts ten higher; default: free ones"
-    parser.add_argument("--base-port", type=_port, metavar="PORT", help=text)
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 600:
-        raise argparse.ArgumentTypeError("between 0 and 600 seconds, please")
-    return value
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 256:
-        raise argparse.ArgumentTypeError("between 1 and 256, please")
-    return value
-
-
-def _limit(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("at least 1, please")
-    return value
-
-
-def _port(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 65535:
-        raise argparse.ArgumentTypeError("between 1 and 65535, please")
-    return value
+    parser.add_argument("--base-port", type=whole(1, 65535), metavar="PORT", help=text)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-
 from meshsvc.admin.cli import kv, leases, locks, raft, snapshots
+from meshsvc.admin.cli.numbers import seconds, whole
 from meshsvc.admin.cli.parser import Parser, Verbs
 from meshsvc.admin.cli.store_client import lease_id
 
 _MAX_TTL_S = 9_000_000_000
 """What etcd takes as the longest lease, in seconds."""
-
-_MAX_WAIT_S = 600
-"""As for all that the admin side is asked."""
 
 
 def add_store(to: Verbs) -> None:
@@ -34,7 +30,7 @@ def _add_kv(to: Verbs) -> None:
     txn, watch = to.add("txn", kv.txn), to.add("watch", kv.watch)
     for parser in (get, delete, watch):
         _add_span(parser)
-    get.add_argument("--limit", type=_natural, default=0, metavar="N", help="0: no limit")
+    get.add_argument("--limit", type=whole(0), default=0, metavar="N", help="0: no limit")
     get.add_argument("--keys-only", action="store_true")
     get.add_argument("--count-only", action="store_true")
     get.add_argument("--value-only", action="store_true", help="print the bytes of the values")
@@ -42,14 +38,15 @@ def _add_kv(to: Verbs) -> None:
     get.add_argument("--serializable", action="store_true", help=text)
     get.add_argument("--sort-by", choices=kv.SORTS)
     get.add_argument("--order", choices=kv.ORDERS)
-    get.add_argument("--revision", type=_natural, default=0, metavar="R", help="as it was at R")
+    get.add_argument("--revision", type=whole(0), default=0, metavar="R", help="as it was at R")
     put.add_argument("key", metavar="KEY")
     put.add_argument("value", metavar="VALUE", help="- reads standard input")
     put.add_argument("--lease", type=lease_id, default=0, metavar="ID")
     for parser in (put, delete, watch):
         parser.add_argument("--prev", action="store_true", help="show what was there before")
-    watch.add_argument("--revision", type=_natural, default=0, metavar="R", help="from R on")
-    watch.add_argument("--limit", type=_positive, metavar="N", help="end after N changes")
+    watch.set_defaults(until_interrupted=True)
+    watch.add_argument("--revision", type=whole(0), default=0, metavar="R", help="from R on")
+    watch.add_argument("--limit", type=whole(1), metavar="N", help="end after N changes")
     text = "FIELD(KEY) OPERATOR VALUE; FIELD version, create, mod, value, lease; OPERATOR = != < >"
     _add_repeated(txn, "--if", "compare", "COMPARE", text)
     text = "put KEY VALUE, get KEY [--prefix], del KEY [--prefix]"
@@ -71,11 +68,12 @@ def _add_span(parser: Parser) -> None:
 
 
 def _add_lease(to: Verbs) -> None:
-    to.add("grant", leases.grant).add_argument("ttl", type=_ttl, metavar="SECONDS")
+    to.add("grant", leases.grant).add_argument("ttl", type=whole(1, _MAX_TTL_S), metavar="SECONDS")
     to.add("list", leases.leases)
     keepalive, ttl = to.add("keepalive", leases.keepalive), to.add("ttl", leases.ttl)
     for parser in (to.add("revoke", leases.revoke), keepalive, ttl):
         parser.add_argument("id", type=lease_id, metavar="ID")
+    keepalive.set_defaults(until_interrupted=True)
     keepalive.add_argument("--once", action="store_true")
     ttl.add_argument("--keys", action="store_true", help="list the keys it holds")
 
@@ -85,9 +83,10 @@ def _add_lock(to: Verbs, store: Parser) -> None:
     for parser in (lock, elect):
         parser.add_argument("name", metavar="NAME")
         text = "gone this long after the last sign of life (10)"
-        parser.add_argument("--ttl", type=_ttl, default=10, metavar="SECONDS", help=text)
+        ttl = whole(1, _MAX_TTL_S)
+        parser.add_argument("--ttl", type=ttl, default=10, metavar="SECONDS", help=text)
         text = "give up after this long; default: wait on"
-        parser.add_argument("--timeout", type=float, metavar="SECONDS", help=text)
+        parser.add_argument("--timeout", type=seconds, metavar="SECONDS", help=text)
     lock.usage = f"{lock.prog} NAME [options] [-- COMMAND ...]"
     lock.epilog = (
         "COMMAND runs under the lock, with MESHSVC_LOCK_KEY in its environment, and its exit"
@@ -102,7 +101,7 @@ def _add_raft(to: Verbs) -> None:
     transfer = to.add("transfer", raft.transfer)
     transfer.add_argument("node", metavar="NODE", help="who is to lead: its name, or its id")
     text = "for each of the two groups (5)"
-    transfer.add_argument("--timeout", type=_seconds, default=5.0, metavar="SECONDS", help=text)
+    transfer.add_argument("--timeout", type=seconds, default=5.0, metavar="SECONDS", help=text)
 
 
 def _add_snapshot(to: Verbs, store: Parser) -> None:
@@ -116,31 +115,3 @@ def _add_snapshot(to: Verbs, store: Parser) -> None:
     restore.add_argument("--data-dir", metavar="DIR", help="instead of --config, with the next two")
     restore.add_argument("--name", metavar="NAME", help="the node's, as in its config")
     restore.add_argument("--cluster", metavar="CLUSTER", help="the cluster's, as in its config")
-
-
-def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("0 or more, please")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("at least 1, please")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= _MAX_WAIT_S:
-        raise argparse.ArgumentTypeError(f"between 0 and {_MAX_WAIT_S} seconds, please")
-    return value
-
-
-def _ttl(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= _MAX_TTL_S:
-        raise argparse.ArgumentTypeError(f"between 1 and {_MAX_TTL_S} seconds, please")
-    return value

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-
 from meshsvc.admin.cli import tables, tables_dump
+from meshsvc.admin.cli.numbers import seconds, whole
 from meshsvc.admin.cli.parser import Parser, Verbs
 
 MAX_KEYS = 10_000
-MAX_S = 600.0
 
 
 def add_tables(to: Verbs) -> None:
@@ -26,32 +24,18 @@ def add_tables(to: Verbs) -> None:
     put.add_argument("json", metavar="JSON", help=text)
     delete.add_argument("--if-value", metavar="JSON", help="only a row that holds this")
     text = "only a row of this version"
-    delete.add_argument("--if-version", type=int, metavar="VERSION", help=text)
+    delete.add_argument("--if-version", type=whole(0), metavar="VERSION", help=text)
     for parser in (put, delete):
-        parser.add_argument("--timeout", type=_seconds, default=5.0, metavar="SECONDS")
+        parser.add_argument("--timeout", type=seconds, default=5.0, metavar="SECONDS", help="(5)")
     diff.add_argument("node", metavar="NODE", nargs="*", help="only copies on these; default: all")
     text = "name at most N differing keys (100)"
-    diff.add_argument("--limit", type=_keys, default=100, metavar="N", help=text)
+    diff.add_argument("--limit", type=whole(1, MAX_KEYS), default=100, metavar="N", help=text)
     joins.add_argument("table", metavar="TABLE", nargs="?")
     text = "until all are joined, with a bar on a terminal"
-    joins.add_argument("--wait", type=_seconds, metavar="SECONDS", help=text)
+    joins.add_argument("--wait", type=seconds, metavar="SECONDS", help=text)
 
 
 def _add_key(parser: Parser) -> None:
     parser.add_argument("key", metavar="KEY", help="a text")
     text = 'KEY is JSON: 17 is a number, {"base64": "..."} bytes'
     parser.add_argument("--json-key", action="store_true", help=text)
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= MAX_S:
-        raise argparse.ArgumentTypeError(f"between 0 and {MAX_S:g} seconds, please")
-    return value
-
-
-def _keys(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= MAX_KEYS:
-        raise argparse.ArgumentTypeError(f"between 1 and {MAX_KEYS}, please")
-    return value

@@ -36,12 +36,18 @@ def query(args: argparse.Namespace) -> int:
     if args.tag:
         body["tags"] = dict(map(_tag, args.tag))
     found = AdminClient(args.admin).post("/v1/query", body, args.timeout + EXTRA_S)
+    if not found["answers"]:
+        raise CliError(exits.UNHEALTHY, f"no node that is alive has {_wanted(args.tag)}")
     code = show_answers(args.output, found["answers"])
     if found["missing"] and args.output == "table":
         total, missing = len(found["answers"]), found["missing"]
         told = f"{total - len(missing)} of {total} answered; missing: {', '.join(missing)}"
         print(printable(told), file=sys.stderr)
     return code
+
+
+def _wanted(tags: list[str] | None) -> str:
+    return printable(f"the tags {', '.join(tags)}" if tags else "a name to be asked by")
 
 
 def _tag(text: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from meshsvc.admin.cli import exits
+from meshsvc.admin.cli.exits import CliError
 from meshsvc.admin.cli.output import show_row
 from meshsvc.errors import ConfigError
 from meshsvc.node.config import Config, load
@@ -56,6 +57,9 @@ def show(args: argparse.Namespace) -> int:
 
 
 def _overrides(args: argparse.Namespace) -> dict[str, object]:
+    for each in args.set:
+        if "=" not in each or "." not in each.partition("=")[0]:
+            raise CliError(exits.USAGE, f"--set {each}: write --set section.key=value")
     pairs = (each.partition("=") for each in args.set)
     return {key.strip(): value.strip() for key, _, value in pairs}
 

@@ -8,10 +8,13 @@ UNHEALTHY = 1
 USAGE = 64
 UNREACHABLE = 69
 BUG = 70
+CANNOT_CREATE = 73
 IO = 74
 RETRY = 75
 DENIED = 77
 CONFIG = 78
+INTERRUPTED = 130
+"""What a shell says of a program that SIGINT ended."""
 
 MEANINGS = {
     OK: "ok",
@@ -19,10 +22,12 @@ MEANINGS = {
     USAGE: "wrong usage",
     UNREACHABLE: "the node cannot be reached",
     BUG: "a fault of meshsvc",
+    CANNOT_CREATE: "it is there already, and is not written over",
     IO: "input or output failed",
     RETRY: "failed for now, trying again can help",
     DENIED: "denied",
     CONFIG: "the config is wrong",
+    INTERRUPTED: "interrupted before it was done",
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -21,6 +22,10 @@ TIMEOUT_S = 5.0
 
 HEARTBEATS_MISSED_S = 35.0
 """Two heartbeats of the event stream and some: the node, or the way to it, is gone."""
+
+KEPT_S = 10.0
+"""How long a connection is kept between requests. Nodes close idle ones after 30 s at the
+earliest; one that a node is just closing loses what is sent on it."""
 
 _MAX_ANSWER = 64 * 1024 * 1024
 """The largest payload there is; more is not an answer."""
@@ -45,6 +50,7 @@ class JsonClient:
             raise CliError(exits.USAGE, text)
         self._at = (host, port)
         self._connection: http.client.HTTPConnection | None = None
+        self._used_at = 0.0
 
     def __del__(self) -> None:
         """The verbs ask once and forget it: close what is kept, as sockets should be."""
@@ -103,6 +109,10 @@ class JsonClient:
     def _send(
         self, method: str, path: str, body: bytes | None, timeout_s: float | None
     ) -> http.client.HTTPResponse:
+        now = time.monotonic()
+        if now - self._used_at > KEPT_S:
+            self.close()
+        self._used_at = now
         kept = self._connection is not None
         connection = self._connection or http.client.HTTPConnection(*self._at)
         connection.timeout = timeout_s
@@ -149,9 +159,11 @@ class JsonClient:
         raise KeyError("error")
 
     def _unreachable(self, error: BaseException) -> CliError:
-        why = "no answer in time" if isinstance(error, TimeoutError) else ""
-        why = why or getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return CliError(
-            exits.UNREACHABLE,
-            f"cannot reach a node at {self.url}: {why}; {self.advice}",
-        )
+        if isinstance(error, TimeoutError):
+            text = f"no answer in time from {self.url}: whoever listens there is stopped, or busy"
+            return CliError(exits.UNREACHABLE, f"{text}; what was asked may have been done or not")
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        advice = self.advice
+        if isinstance(error, ConnectionResetError | http.client.HTTPException):
+            advice = f"is that {self.what}, and not another port of the node?"
+        return CliError(exits.UNREACHABLE, f"cannot reach a node at {self.url}: {why}; {advice}")

@@ -94,7 +94,8 @@ def delete(args: argparse.Namespace) -> int:
 
 def txn(args: argparse.Namespace) -> int:
     """Compare, then do one of two lists of operations, all at once; 1 when --else was done."""
-    answer = store_of(args).post("/v3/kv/txn", transaction(args.compare, args.then, args.other))
+    body = transaction(args.compare, args.then, args.other)
+    answer = store_of(args).post("/v3/kv/txn", body)
     succeeded = bool(answer.get("succeeded"))
     responses = [_response(each) for each in answer.get("responses", [])]
     row = {"succeeded": succeeded, "revision": _revision(answer), "responses": responses}

@@ -16,7 +16,7 @@ from meshsvc.admin.cli import exits
 from meshsvc.admin.cli.exits import CliError
 from meshsvc.admin.cli.store_client import encoded, prefix_end
 
-_COMPARE = re.compile(r"\s*(\w+)\((.+)\)\s*(=|!=|<|>)\s*(.*?)\s*", re.DOTALL)
+_COMPARE = re.compile(r"\s*(\w+)\((.+)\)\s*(=|!=|<|>)(?!=)\s*(.*?)\s*", re.DOTALL)
 _RESULTS = {"=": "EQUAL", "!=": "NOT_EQUAL", "<": "LESS", ">": "GREATER"}
 _TARGETS = {
     "version": ("VERSION", "version"),

@@ -33,7 +33,7 @@ def keepalive(args: argparse.Namespace) -> int:
     while True:
         left = renewed(store, args.id)
         if left <= 0:
-            raise CliError(exits.UNHEALTHY, f"lease {args.id:x} has ended, or never was")
+            raise _ended(args.id)
         show_row(args.output, {"id": f"{args.id:x}", "ttl_s": left}, ["id", "ttl_s"])
         if args.once:
             return exits.OK
@@ -45,6 +45,8 @@ def ttl(args: argparse.Namespace) -> int:
     body = {"ID": args.id, "keys": args.keys}
     answer = store_of(args).post("/v3/lease/timetolive", body)
     left = int(answer.get("TTL", 0))
+    if left < 0 and args.output == "table":
+        raise _ended(args.id)
     row: dict[str, Any] = {"id": f"{args.id:x}", "ttl_s": left}
     row["granted_s"] = int(answer.get("grantedTTL", 0))
     if args.keys:
@@ -59,6 +61,10 @@ def leases(args: argparse.Namespace) -> int:
     rows = [{"id": f"{int(each['ID']):x}"} for each in answer.get("leases", [])]
     show_rows(args.output, rows, ["id"])
     return exits.OK
+
+
+def _ended(lease: int) -> CliError:
+    return CliError(exits.UNHEALTHY, f"lease {lease:x} has ended, or never was")
 
 
 def granted(store: StoreClient, ttl_s: int) -> dict[str, Any]:

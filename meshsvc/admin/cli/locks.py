@@ -4,7 +4,8 @@ The recipe is that of etcd's concurrency package, so that these locks and those 
 clients exclude each other: whoever wants NAME puts NAME/LEASE under a lease of its own, and
 has it when no key below NAME/ was created before. A thread of its own renews the lease; when
 that fails for as long as the lease lives, the lock counts as lost, and the command that ran
-under it is ended.
+under it is ended. The lock is given up only once that command has ended, whatever signal comes:
+while it runs, nobody else is let in.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ from meshsvc.admin.cli.store_client import (
 )
 
 TERM_S = 5.0
-"""How long a command may take to end once its lock is lost, before it is killed."""
+"""How long a command may take to end once its lock is lost, or it was told to, before it is
+told more firmly."""
 
 POLL_S = 0.1
 """How often a command under a lock, and the lock, are looked at."""
@@ -148,6 +150,8 @@ def elect(args: argparse.Namespace) -> int:
 
 
 def _held(args: argparse.Namespace, value: str, then: Callable[[Claim], int]) -> int:
+    _check(args)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the place is left in order
     claim = Claim(store_of(args), args.name, value, args.ttl)
     try:
         if not claim.wait(args.timeout):
@@ -156,6 +160,13 @@ def _held(args: argparse.Namespace, value: str, then: Callable[[Claim], int]) ->
         return then(claim)
     finally:
         _leave(claim)
+
+
+def _check(args: argparse.Namespace) -> None:
+    if not args.name:
+        raise CliError(exits.USAGE, "NAME is empty: name what only one may do at a time")
+    if args.command == []:
+        raise CliError(exits.USAGE, "there is no COMMAND behind the --: name one, or leave it out")
 
 
 def _leave(claim: Claim) -> None:
@@ -169,6 +180,7 @@ def _leave(claim: Claim) -> None:
 def _hold(args: argparse.Namespace, claim: Claim, row: dict[str, Any]) -> int:
     if args.command:
         return _run(args.command, claim)
+    args.until_interrupted = True
     show_row(args.output, row, list(row))
     sys.stdout.flush()
     claim.lost.wait()
@@ -181,27 +193,40 @@ def _run(command: list[str], claim: Claim) -> int:
         running = subprocess.Popen(command, env=environment)
     except OSError as error:
         raise CliError(exits.USAGE, f"{command[0]} cannot be run: {error.strerror}") from None
-    while running.poll() is None:
-        if claim.lost.wait(POLL_S):
-            return _end(running)
+    try:
+        while running.poll() is None:
+            if claim.lost.wait(POLL_S):
+                print("meshsvc: the lock is lost: ending the command", file=sys.stderr)
+                _end(running)
+                return exits.RETRY
+    except KeyboardInterrupt:
+        _interrupted(running)
     # Of a command that a signal ended, what a shell would say.
     return running.returncode if running.returncode >= 0 else 128 - running.returncode
 
 
-def _end(running: subprocess.Popen[bytes]) -> int:
-    print("meshsvc: the lock is lost: ending the command", file=sys.stderr)
+def _interrupted(running: subprocess.Popen[bytes]) -> None:
+    """Let the command end, which a terminal has sent the same signal; the lock is held so long."""
+    try:
+        running.wait(TERM_S)
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        _end(running)
+
+
+def _end(running: subprocess.Popen[bytes]) -> None:
     running.send_signal(signal.SIGTERM)
     try:
         running.wait(TERM_S)
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
         running.kill()
         running.wait()
-    return exits.RETRY
 
 
 def _listen(args: argparse.Namespace) -> int:
     """Print who leads, each time that changes."""
+    _check(args)
     store = store_of(args)
+    args.until_interrupted = True
     prefix = os.fsencode(args.name) + b"/"
     below = {"key": encoded(prefix), "range_end": encoded(prefix_end(prefix))}
     first = {"sort_order": "ASCEND", "sort_target": "CREATE", "limit": 1}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 
 from meshsvc.admin.cli import exits
@@ -18,24 +19,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given[:1] == ["run"]:
         # Not parsed here: its options are those of the twistd plugin, so they cannot differ.
         return run(given[1:])
+    args = Namespace(until_interrupted=False)
     try:
-        code = _verb(given)
+        code = _verb(given, args)
         if sys.stdout is not None:  # the shell can have closed it
             sys.stdout.flush()
     except KeyboardInterrupt:
-        return exits.OK  # how one ends what follows events
+        # How one ends what follows events; of all else it means that it was not done.
+        return exits.OK if args.until_interrupted else exits.INTERRUPTED
     except Exception as error:
         return _failed(error)
     return code
 
 
-def _verb(given: Sequence[str]) -> int:
+def _verb(given: Sequence[str], args: Namespace) -> int:
     # Imported here: a node that runs need not hold what the other verbs use.
     from meshsvc.admin.cli.arguments import build_parser  # noqa: PLC0415
     from meshsvc.admin.cli.client import DEFAULT_URL  # noqa: PLC0415
 
     given, command = _command_in(given)
-    args = build_parser().parse_args(given)
+    build_parser().parse_args(given, args)
     args.command = command
     args.admin = getattr(args, "admin", None) or os.environ.get("MESHSVC_ADMIN") or DEFAULT_URL
     args.output = getattr(args, "output", "table")
@@ -43,13 +46,16 @@ def _verb(given: Sequence[str]) -> int:
     return code
 
 
-def _command_in(given: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What stands behind the -- of ``lock NAME -- COMMAND`` is not for the parser."""
+def _command_in(given: Sequence[str]) -> tuple[list[str], list[str] | None]:
+    """What stands behind the -- of ``lock NAME -- COMMAND`` is not for the parser.
+
+    None without a --: that means to hold the lock, and no words behind it are a mistake.
+    """
     words = list(given)
     if "--" in words and "lock" in words[: words.index("--")]:
         at = words.index("--")
         return words[:at], words[at + 1 :]
-    return words, []
+    return words, None
 
 
 def _failed(error: Exception) -> int:

@@ -34,7 +34,7 @@ class Verbs:
 
     def add(self, name: str, function: Verb, *more: Parser) -> Parser:
         """A verb, described by the first line of its function, with options of its own kind."""
-        text = (function.__doc__ or "").splitlines()[0]
+        text = (function.__doc__ or "").splitlines()[0].replace("``", "")
         parents = (*self.common, *more)
         made = self.adding.add_parser(name, help=text, description=text, parents=parents)
         made.set_defaults(verb=function)
@@ -42,7 +42,8 @@ class Verbs:
 
     def below(self, parser: Parser, required: bool) -> Verbs:
         """Where the verbs of a verb are added."""
-        return Verbs(parser.add_subparsers(metavar="VERB", required=required), *self.common)
+        metavar = "VERB" if required else "[VERB]"
+        return Verbs(parser.add_subparsers(metavar=metavar, required=required), *self.common)
 
     def group(self, name: str, text: str, *more: Parser) -> Verbs:
         """Where verbs are added below a word that does nothing by itself."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from shutil import get_terminal_size
 
 from meshsvc.admin.cli.output import printable
 
@@ -35,8 +36,8 @@ class Progress:
         if not self._on or (self._drawn_at is not None and now - self._drawn_at < EVERY_S):
             return
         self._drawn_at = now
-        text = f"{CLEAR_LINE}{printable(self._what)}  {bar(done, of)}"
-        print(text, end="", file=sys.stderr, flush=True)
+        text = f"{printable(self._what)}  {bar(done, of)}"[: get_terminal_size().columns - 1]
+        print(CLEAR_LINE + text, end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         """Take it away."""

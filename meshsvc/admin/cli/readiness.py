@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from shutil import get_terminal_size
 from typing import Any
 
 from meshsvc.admin.cli import exits
@@ -64,7 +65,9 @@ def _asked(client: AdminClient) -> tuple[dict[str, Any], int]:
 
 def _progress(text: str) -> None:
     if sys.stderr is not None and sys.stderr.isatty():
-        print(CLEAR_LINE + printable(text), end="", file=sys.stderr, flush=True)
+        # On one line, so that the next one can take its place.
+        shown = printable(text)[: get_terminal_size().columns - 1]
+        print(CLEAR_LINE + shown, end="", file=sys.stderr, flush=True)
 
 
 def discovery(args: argparse.Namespace) -> int:

@@ -33,7 +33,6 @@ RESTORED = ["data_dir", "node", "cluster", "member", "revision", "keys", "leases
 SILENCE_S = 30.0
 """How long no piece of a snapshot may come."""
 
-EX_CANTCREAT = 73
 PARTIAL = ".part"
 
 
@@ -42,8 +41,12 @@ def save(args: argparse.Namespace) -> int:
     from meshsvc.kv.snapshot import BadSnapshot  # noqa: PLC0415
 
     target, partial = Path(args.file), Path(args.file + PARTIAL)
+    if args.file == "-":
+        raise CliError(exits.USAGE, "a snapshot is checked once it is written: name a file for it")
+    if not target.parent.is_dir():
+        raise CliError(exits.IO, f"{target.parent} is no directory: make it, or name another")
     if target.exists():
-        raise CliError(EX_CANTCREAT, f"{target} is there already: name another file")
+        raise CliError(exits.CANNOT_CREATE, f"{target} is there already: name another file")
     pieces = _pieces(store_of(args)) if args.data_dir is None else _salvaged(args.data_dir)
     size = revision = 0
     try:

@@ -22,6 +22,9 @@ from meshsvc.admin.cli.http_client import JsonClient
 LISTENER = "etcd"
 """The name of the listener that serves the store."""
 
+ANSWER_S = 10.0
+"""For an answer: a node gives a request up after 7 to 8 s, and says why."""
+
 _ANY_HOST = {"0.0.0.0", "::"}
 
 _CODE_EXITS = {
@@ -51,6 +54,9 @@ class StoreClient(JsonClient):
 
     what = "a store address"
     advice = "is [listen] etcd set there? Or name another with --store URL"
+
+    def __init__(self, url: str, timeout_s: float = ANSWER_S) -> None:
+        super().__init__(url, timeout_s)
 
     def error_in(self, status: int, answer: Any) -> CliError:
         """``{"error", "code", "message"}``, or the error in a stream."""

@@ -50,7 +50,8 @@ def rtt(args: argparse.Namespace) -> int:
     ids = {row["name"]: row["id"] for row in client.get("/v1/members")}
     for name in (args.a, args.b):
         if name not in ids:
-            raise CliError(exits.UNHEALTHY, f"no member is called {name!r}: see `meshsvc members`")
+            known = ", ".join(sorted(ids))
+            raise CliError(exits.UNHEALTHY, f"no member is called {name!r}; members: {known}")
     body = {"target": f"{args.a}/0", "verb": "gossip.rtt", "payload": None, "timeout_s": RTT_S}
     reply = client.post("/v1/call", body, RTT_S + EXTRA_S)["reply"]
     measured = 0.0 if args.a == args.b else reply.get(ids[args.b])
@@ -82,10 +83,14 @@ def payload_of(text: str) -> Any:
     try:
         if text == "-":
             text = sys.stdin.read(_MAX_PAYLOAD + 1)
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_json)
     except (ValueError, RecursionError) as error:
         advice = 'quote it for the shell, for example \'{"key": "a"}\''
         raise CliError(exits.USAGE, f"the payload is not JSON: {error}; {advice}") from None
+
+
+def _no_json(constant: str) -> Any:
+    raise ValueError(f"JSON has no {constant}")
 
 
 def _reply_text(output: str, reply: object) -> str:
