@@ -157,9 +157,6 @@ class Applications(MultiService):
     def _failed(self, state: PluginState, where: str, failure: Failure) -> None:
         state.state = "failed"
         state.error = failure.getTraceback().strip()
-        self.log.error(
-            "application {name}: {where} failed: {error}; the node goes on without it",
-            name=state.name,
-            where=where,
-            error=failure.getErrorMessage(),
-        )
+        text = "application {name}: {where} failed: {error}; the node goes on without it"
+        error = failure.getErrorMessage()
+        self.log.failure(text, failure, name=state.name, where=where, error=error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 from statistics import median
 
 from meshsvc.admin.cli import exits
@@ -12,7 +13,7 @@ from meshsvc.admin.cli.exits import CliError
 from meshsvc.admin.cli.output import show_row, show_rows
 from meshsvc.sim.flights import Flights
 from meshsvc.sim.replay import page
-from meshsvc.sim.runner import Result, Run, be_quiet, run_seeds
+from meshsvc.sim.runner import Result, Run, be_quiet, checked, run_seeds
 from meshsvc.sim.scenario import BadScenario, Scenario, load, names
 
 MAX_REPORTS = 3
@@ -41,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
 
 def replay(args: argparse.Namespace) -> int:
     """Run one seed again, print its log, write a page when asked to."""
+    if args.html and not Path(args.html).absolute().parent.is_dir():
+        raise CliError(exits.IO, f"the folder of {args.html} is not there: make it first")
     be_quiet()
     simulation = Run(_load(args.scenario), args.seed)
     if args.html:
@@ -95,7 +98,7 @@ def summary(scenario: str, results: list[Result], took_s: float) -> dict[str, ob
 
 def _load(name: str) -> Scenario:
     try:
-        return load(name)
+        return checked(load(name))
     except BadScenario as error:
         raise CliError(exits.USAGE, str(error)) from None
 

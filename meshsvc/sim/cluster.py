@@ -6,13 +6,14 @@ applications get generators seeded from it. Nothing here knows what a scenario i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.logger import globalLogPublisher
+from twisted.logger import formatEvent, globalLogPublisher
 from zope.interface import Interface
 
 from meshsvc.interfaces import IConflictResolver, IDiscoveryBackend, IMeshApplication
@@ -35,6 +36,8 @@ from meshsvc.sim.table_workload import TableLedger, TableWorkload
 from meshsvc.sim.trace import Trace
 from meshsvc.sim.weather import FAIR_LOSS, Weather
 from meshsvc.sim.workload import Ledger, Workload
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 STEP_S = 0.05
 """How often a condition is looked at while time passes."""
@@ -253,14 +256,18 @@ class Cluster:
         if failure is None or failure.check(*self.expected_logs):
             return
         where = failure.getTraceback().strip().splitlines()
-        text = event.get("log_format", "")
-        self.violated("SIM", f"an unexpected failure was logged: {text}: {' | '.join(where[-6:])}")
+        said = formatEvent(event) or "an error in a Deferred that nobody handled"
+        text = _ADDRESS.sub("", f"{said}: {' | '.join(where[-6:])}")  # alike in each replay
+        self.violated("SIM", f"an unexpected failure was logged: {text}")
 
     # --- who is there --------------------------------------------------------------------
 
     def node(self, name: str) -> SimNode:
-        """A node by name."""
-        return next(node for node in self.nodes if node.name == name)
+        """A node by name; raises LookupError naming those there are."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise LookupError(f"there is no node {name!r}, but {', '.join(n.name for n in self.nodes)}")
 
     @property
     def controller(self) -> SimNode:

@@ -38,8 +38,38 @@ CALM_TRIES = 31
 """Seconds in which a node that was stopping has ended: its budget is 30."""
 
 
+FORMS = {
+    **{each: f"{each} NODE..." for each in ("start", "stop", "crash", "power-off", "wipe")},
+    **{each: f"{each} NODE..." for each in ("pause", "resume")},
+    "kill": "kill NODE/SHARD",
+    "slow": "slow NODE DURATION, or slow NODE 0",
+    "partition": "partition NODE... | NODE...",
+    "one-way": "one-way NODE NODE",
+    "isolate": "isolate NODE",
+    "heal": "heal",
+    "clog": "clog NODE NODE DURATION",
+    "reset": "reset NODE NODE",
+    "half-open": "half-open NODE NODE",
+    "weather": "weather delay DURATION jitter DURATION loss SHARE, of which any may be left out",
+    "disk": "disk NODE eio SHARE, flip SHARE, slow DURATION, full or well",
+    "power-cut": "power-cut NODE OPERATION",
+    "wait": "wait DURATION",
+}
+"""How each command is written; a NODE is n1 and so on, in some also ``all`` or ``leader``."""
+
+
 class BadCommand(ValueError):
-    """A line that is no command; the text says what was expected."""
+    """A line that is no command, or cannot be done; the text says what was expected."""
+
+
+def check_word(verb: str) -> None:
+    """Refuse what is no command.
+
+    Raises:
+        BadCommand: naming those there are.
+    """
+    if verb not in FORMS:
+        raise BadCommand(f"{verb!r} is no command: there are {', '.join(FORMS)}")
 
 
 class Commands:
@@ -76,14 +106,12 @@ class Commands:
         Raises:
             BadCommand: when it cannot be read.
         """
-        verb, *words = line.split()
-        do = self._verbs.get(verb)
-        if do is None:
-            raise BadCommand(f"{verb!r} is no command: {', '.join(self._verbs)}")
+        verb, *words = line.split() or [""]
+        check_word(verb)
         try:
-            do(words)
-        except (ValueError, IndexError, StopIteration) as error:
-            raise BadCommand(f"{line!r} cannot be read: {error}") from error
+            self._verbs[verb](words)
+        except (ValueError, LookupError) as error:
+            raise BadCommand(f"{line!r} cannot be done: {error}; write {FORMS[verb]}") from error
         self._cluster.fault()
 
     def calm(self) -> None:
@@ -207,7 +235,7 @@ class Commands:
     def _disk(self, words: list[str]) -> None:
         node, what = self._cluster.node(words[0]), words[1]
         self._cluster.note(node.name, "disk", " ".join(words[1:]))
-        self._cluster.expected_logs = (OSError, StartError)
+        self._cluster.expected_logs += (OSError, StartError)
         if what == "well":
             node.disk.faults = Faults()
         elif what == "full":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ from twisted.logger import globalLogBeginner
 
 from meshsvc.sim.asking import everyone_asks
 from meshsvc.sim.cluster import Cluster, Violation
-from meshsvc.sim.commands import Commands
-from meshsvc.sim.scenario import Scenario, Step, load
+from meshsvc.sim.commands import BadCommand, Commands, check_word
+from meshsvc.sim.scenario import BadScenario, Scenario, Step, load
+from meshsvc.sim.store import faults
 from meshsvc.sim.store.rest import everyone_uses_the_store
-from meshsvc.sim.swarm import Swarm
+from meshsvc.sim.swarm import KINDS, Swarm
 from meshsvc.sim.table_workload import everyone_writes
 
 REST_S = 20.0
@@ -27,6 +29,9 @@ SHUFFLED_S = 8.0
 
 TAIL = 50
 """Events shown of a run that failed."""
+
+
+_NODE = re.compile(r"n([0-9]{1,9})(?:/[0-9]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,33 @@ class Result:
             f"replay: meshsvc sim replay {self.seed} --scenario {self.source or self.scenario}",
         ]
         return "\n".join(lines)
+
+
+def checked(scenario: Scenario) -> Scenario:
+    """The scenario, whose faults, commands and nodes are known.
+
+    Raises:
+        BadScenario: naming everything that is not.
+    """
+    known = [*KINDS, *faults.KINDS]
+    wrong = [
+        f"swarm.kinds: {kind!r} is no kind of fault: there are {', '.join(known)}"
+        for kind in scenario.swarm.kinds
+        if kind not in known
+    ]
+    for number, step in enumerate(scenario.steps, 1):
+        verb, *words = step.do.split() or [""]
+        try:
+            check_word(verb)
+        except BadCommand as error:
+            wrong.append(f"step {number}: {error}")
+        for name in filter(None, map(_NODE.fullmatch, words)):
+            if not 1 <= int(name[1]) <= scenario.nodes[1]:
+                wrong.append(f"step {number}: there is no node {name[0].partition('/')[0]!r}")
+    if wrong:
+        where = scenario.source or scenario.name
+        raise BadScenario("\n".join(f"{where}: {each}" for each in wrong))
+    return scenario
 
 
 class Run:

@@ -2,7 +2,7 @@
 
 A number in a file is itself; a list of two numbers is a range, and each seed draws from it.
 
-    text        one sentence, what it shows
+    text        one sentence, what it shows; may be left out, as all others
     nodes, shards, roster, workload, tables, store, offset_s, drift,
     controllers, strangers    as in ``cluster.Shape``
     store_share the part of the seeds that have a store, if any has
@@ -21,18 +21,59 @@ A number in a file is itself; a list of two numbers is a range, and each seed dr
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from meshsvc.sim.cluster import Shape
+from meshsvc.sim.reading import Reading, anything, number, spread, text, texts, whole
 from meshsvc.sim.weather import Weather
 
 FOLDER = "scenarios"
 
+START = ("all", "shuffled", "none")
+
+MAX_NODES = 100
+"""More are for ``sim/scale``: whole nodes cost a second of this machine for each of theirs."""
+
 Range = tuple[float, float]
+
+_SECONDS = number(0.0, 86400.0)
+_SOME_SECONDS = number(0.001, 86400.0)
+_SHARE = number(0.0, 1.0)
+_RATE = spread(number(0.0, 1000.0))
+
+_KEYS = {
+    "text": text(),
+    "nodes": spread(whole(1, MAX_NODES)),
+    "shards": spread(whole(1, 16)),
+    "roster": spread(whole(0, MAX_NODES)),
+    "controllers": whole(1, MAX_NODES),
+    "strangers": whole(0, MAX_NODES),
+    "workload": _RATE,
+    "tables": _RATE,
+    "store": _RATE,
+    "store_share": _SHARE,
+    "offset_s": _SECONDS,
+    "drift": _SHARE,
+    "start": text(START),
+    "safety_s": _SOME_SECONDS,
+    "converge_s": _SOME_SECONDS,
+    "weather": anything(dict),
+    "config": anything(dict),
+    "step": anything(list),
+    "swarm": anything(dict),
+}
+_WEATHER = {"delay_s": spread(_SECONDS), "jitter_s": spread(_SECONDS), "loss": spread(_SHARE)}
+_STEP = {"at": _SECONDS, "do": text(), "every": _SECONDS}
+_SWARM = {
+    "kinds": texts(),
+    "share": _SHARE,
+    "mean_s": spread(_SOME_SECONDS),
+    "down_s": spread(_SOME_SECONDS),
+}
 
 
 class BadScenario(ValueError):
@@ -63,7 +104,7 @@ class Scenario:
     """See the module's docstring."""
 
     name: str
-    text: str
+    text: str = ""
     source: str = ""
     nodes: Range = (3, 3)
     shards: Range = (1, 1)
@@ -127,49 +168,52 @@ def load(name: str) -> Scenario:
     """
     if name.endswith(".toml"):
         path = Path(name)
-        return replace(parse(path.stem, path.read_text("utf-8")), source=name)
+        try:
+            written = path.read_text("utf-8")
+        except UnicodeDecodeError:
+            raise BadScenario(f"{name}: not UTF-8 text") from None
+        return replace(parse(path.stem, written, name), source=name)
     if name not in names():
         raise BadScenario(f"there is no scenario {name!r}: there are {', '.join(names())}")
-    text = (files("meshsvc.sim") / FOLDER / f"{name}.toml").read_text("utf-8")
-    return parse(name, text)
+    written = (files("meshsvc.sim") / FOLDER / f"{name}.toml").read_text("utf-8")
+    return parse(name, written)
 
 
-def parse(name: str, text: str) -> Scenario:
-    """Read the text of a scenario.
+def parse(name: str, written: str, where: str = "") -> Scenario:
+    """Read the text of a scenario; ``where`` is what its mistakes are told of.
 
     Raises:
-        BadScenario: naming the key that is wrong.
+        BadScenario: naming everything that is wrong.
     """
+    where = where or name
     try:
-        data = tomllib.loads(text)
+        data = tomllib.loads(written)
     except tomllib.TOMLDecodeError as error:
-        raise BadScenario(f"{name}: {error}") from error
-    steps = tuple(Step(**step) for step in data.pop("step", []))
-    swarm = data.pop("swarm", {})
-    weather = {key: _range(value) for key, value in data.pop("weather", {}).items()}
-    ranges = ("nodes", "shards", "roster", "workload", "tables", "store")
-    known = {each.name for each in fields(Scenario)}
-    unknown = [key for key in data if key not in known]
-    if unknown:
-        raise BadScenario(f"{name}: unknown {', '.join(unknown)}")
-    values: dict[str, Any] = {
-        key: _range(value) if key in ranges else value for key, value in data.items()
-    }
-    usual = SwarmPlan()
-    plan = SwarmPlan(
-        tuple(swarm.get("kinds", ())),
-        swarm.get("share", 0.5),
-        _range(swarm.get("mean_s", usual.mean_s)),
-        _range(swarm.get("down_s", usual.down_s)),
+        raise BadScenario(f"{where}: {error}") from error
+    reading = Reading()
+    values = reading.table(data, _KEYS)
+    steps = [_step(reading, at, row) for at, row in enumerate(values.pop("step", []), 1)]
+    swarm = reading.table(values.pop("swarm", {}), _SWARM, "swarm")
+    weather = reading.table(values.pop("weather", {}), _WEATHER, "weather")
+    config = values.get("config", {})
+    reading.table(config, dict.fromkeys(config, anything(dict)), "config")
+    if reading.problems:
+        raise BadScenario("\n".join(f"{where}: {problem}" for problem in reading.problems))
+    return Scenario(
+        name=name,
+        steps=tuple(Step(**step) for step in steps if step),
+        swarm=SwarmPlan(**swarm),
+        weather=weather,
+        **values,
     )
-    return Scenario(name=name, steps=steps, swarm=plan, weather=weather, **values)
 
 
-def _range(value: Any) -> Range:
-    if isinstance(value, list | tuple):
-        low, high = value
-        return (low, high)
-    return (value, value)
+def _step(reading: Reading, at: int, row: Any) -> dict[str, Any]:
+    step = reading.table(row, _STEP, f"step {at}")
+    if isinstance(row, dict):
+        missing = [key for key in ("at", "do") if key not in row]
+        reading.problems += [f"step {at}: it lacks {key!r}" for key in missing]
+    return step
 
 
 def _whole(rng: Random, bounds: Range) -> int:

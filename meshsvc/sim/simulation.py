@@ -8,12 +8,15 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
+from meshsvc.interfaces import IConflictResolver, IDiscoveryBackend, IMeshApplication
 from meshsvc.model import LinkClass, ShardAddress, ShardId
 from meshsvc.sim.cluster import Cluster, Shape
 from meshsvc.sim.commands import Commands
 from meshsvc.sim.processes import SimNode
 
 TAIL = 50
+
+_INSTALLED = (IMeshApplication, IDiscoveryBackend, IConflictResolver)
 
 
 class InvariantBroken(AssertionError):
@@ -116,19 +119,33 @@ def simulate(
     applications: Sequence[Any] = (),
     seed: int = 0,
     config: dict[str, dict[str, Any]] | None = None,
+    expected: tuple[type[BaseException], ...] = (),
 ) -> Iterator[Simulation]:
     """A cluster that runs in this process over virtual time, and always the same way.
 
     Args:
         nodes: how many, called n1, n2 and so on.
         shards: of each node.
-        applications: ``IMeshApplication`` and ``IDiscoveryBackend`` providers, installed on
-            every node.
+        applications: providers of ``IMeshApplication``, ``IDiscoveryBackend`` and
+            ``IConflictResolver``, installed on every node.
         seed: another seed is another run.
         config: sections and keys of every node's config that differ from the defaults.
+        expected: exceptions that may be logged, as what a verb raises is; any other one that
+            is logged fails the run.
+
+    Raises:
+        InvariantBroken: when one did not hold, or anything logged a failure.
+        TypeError: when an application is neither of those.
     """
+    if nodes < 1 or shards < 1:
+        raise ValueError(f"a cluster of {nodes} nodes with {shards} shards: give at least one")
+    for each in applications:
+        if not any(interface.providedBy(each) for interface in _INSTALLED):
+            names = " or ".join(interface.__name__ for interface in _INSTALLED)
+            raise TypeError(f"{each!r} provides no {names}: see @implementer")
     shape = Shape(nodes=nodes, shards=shards, config=config or {})
     simulation = Simulation(Cluster(seed, shape, applications))
+    simulation.cluster.expected_logs = expected
     simulation.cluster.start_all()
     yield simulation
     simulation.check()

@@ -29,7 +29,7 @@ def broken_make():
     raise ValueError("bad options")
 
 
-def test_one_that_raises_never_stops_the_others():
+def test_one_that_raises_never_stops_the_others(logged_errors):
     """make_service or startService that raises leaves the application out, with its traceback."""
     installed = [App("bad-make", broken_make), App("good"), App("bad-start", BrokenStart)]
     apps = Applications(lambda name: f"context of {name}", "all", lambda _: (installed, []))
@@ -44,6 +44,7 @@ def test_one_that_raises_never_stops_the_others():
     assert "no disk" in states["bad-start"].error
     assert "Traceback" in states["bad-start"].error
     assert [service.name for service in apps.services] == ["good"]
+    assert len(logged_errors.flush(ValueError, OSError)) == 2
 
 
 def test_only_the_enabled_are_built_and_a_missing_one_is_named():

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from meshsvc.errors import StartError
-from meshsvc.sim.runner import run_seed
-from meshsvc.sim.scenario import BadScenario, load, names, parse
+from meshsvc.sim.runner import checked, run_seed
+from meshsvc.sim.scenario import _KEYS, BadScenario, load, names, parse
 
 SEEDS = {"swarm": range(12), "join-storm": range(1), "ten-nodes": range(1)}
 STORE_SEEDS = range(1)
@@ -89,5 +89,65 @@ def test_a_bad_scenario_is_named():
     """A scenario that is not there, or has a key it should not have, is an error that says so."""
     with pytest.raises(BadScenario, match="there are busy-crash"):
         load("nothing")
-    with pytest.raises(BadScenario, match="x: unknown nods"):
+    with pytest.raises(BadScenario, match="x: nods: unknown key, nearest: nodes"):
         parse("x", 'text = "t"\nnods = 3\n')
+
+
+MISTAKES = """
+nodes = "three"
+shards = [3, 1]
+start = "sometimes"
+name = "q"
+safety_s = -1
+step = [{at = 1, do = "explode n1"}, {do = "crash n1"}, 5]
+[weather]
+rain = 3
+loss = 5
+[swarm]
+kinds = "crash"
+[config]
+gossip = 3
+"""
+
+
+def test_all_mistakes_of_a_scenario_are_told_at_once():
+    """Each with its key, what stands there and what is taken."""
+    with pytest.raises(BadScenario) as found:
+        parse("x", MISTAKES, "x.toml")
+    assert str(found.value).splitlines() == [
+        "x.toml: nodes: got 'three', expected a whole number from 1 to 100, or a range of them:"
+        " [low, high]",
+        "x.toml: shards: got [3, 1], expected a whole number from 1 to 16, or a range of them:"
+        " [low, high]",
+        "x.toml: start: got 'sometimes', expected one of 'all', 'shuffled', 'none'",
+        f"x.toml: name: unknown key, there are {', '.join(_KEYS)}",
+        "x.toml: safety_s: got -1, expected a number from 0.001 to 86400",
+        "x.toml: step 2: it lacks 'at'",
+        "x.toml: step 3: got 5, expected a table",
+        "x.toml: swarm.kinds: got 'crash', expected a list of texts",
+        "x.toml: weather.rain: unknown key, there are delay_s, jitter_s, loss",
+        "x.toml: weather.loss: got 5, expected a number from 0 to 1, or a range of them:"
+        " [low, high]",
+        "x.toml: config.gossip: got 3, expected a table",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ('step = [{at = 1, do = "explode n1"}]', "step 1: 'explode' is no command: there are st"),
+        ('step = [{at = 1, do = ""}]', "step 1: '' is no command"),
+        ('step = [{at = 1, do = "kill n4/0"}]', "step 1: there is no node 'n4'"),
+        ('[swarm]\nkinds = ["meteor"]', "'meteor' is no kind of fault: there are crash, power"),
+    ],
+)
+def test_words_that_mean_nothing_are_told_before_anything_runs(written, says):
+    """Faults, commands and nodes."""
+    with pytest.raises(BadScenario, match=says):
+        checked(parse("x", written))
+
+
+def test_every_scenario_there_is_passes():
+    """Those that come with meshsvc, and those of seeds that found something."""
+    for name in [*names(), *(str(path) for path in FOUND.glob("*.toml"))]:
+        checked(load(name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -11,11 +12,12 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from meshsvc.errors import Disconnected, StartError
+from meshsvc.errors import Disconnected, HandlerFailed, StartError
 from meshsvc.interfaces import IMeshApplication
 from meshsvc.model import ShardAddress, ShardId
 from meshsvc.sim import InvariantBroken, simulate
 from meshsvc.sim.cluster import Violation
+from meshsvc.sim.commands import BadCommand
 from meshsvc.sim.runner import run_seed
 
 
@@ -89,6 +91,72 @@ def test_a_new_epoch_ends_no_ask_between_nodes_that_stay():
         assert sorted(seen) == list(range(9))
         for life in n2.shards.values():
             life.shard.messaging.unregister("t.hold")
+
+
+class Buggy(Shelf):
+    """Fails at one of the places where an application of one's own may."""
+
+    def __init__(self, where):
+        self.where = where
+
+    def make_service(self, mesh):
+        self.fail("make")
+        service = super().make_service(mesh)
+        service.startService = lambda: self.start(service)
+        return service
+
+    def start(self, service):
+        self.fail("start")
+        service.mesh.verbs.register("shelf.put", lambda call: self.fail("verb"))
+        if self.where == "deferred":
+            Deferred().addCallback(self.fail).callback("deferred")
+
+    def fail(self, where):
+        if where == self.where:
+            raise KeyError(f"my bug in {where}")
+
+
+def put_once(*applications, **more):
+    with simulate(applications=applications, seed=5, **more) as sim:
+        sim.run_until(sim.formed, timeout_s=10)
+        return sim.ask(sim.nodes[0], "shelf.put")
+
+
+@pytest.mark.parametrize(
+    ("where", "named"),
+    [
+        ("make", "application shelf: make_service failed"),
+        ("start", "application shelf: startService failed"),
+        ("verb", "the handler of shelf.put failed"),
+        ("deferred", "an error in a Deferred that nobody handled"),
+    ],
+)
+def test_a_bug_of_an_application_fails_its_test_and_is_named(where, named, logged_errors):
+    """Wherever it raises: the text has what was raised, and which application or verb it was."""
+    with pytest.raises(InvariantBroken, match=f"{named}.*my bug in {where}"):
+        put_once(Buggy(where))
+    gc.collect()  # the Deferreds of the other nodes
+    logged_errors.flush()
+
+
+def test_what_a_verb_may_raise_is_said_beforehand(logged_errors):
+    """An error that is part of what an application does fails no test."""
+    with pytest.raises(HandlerFailed, match="my bug in verb"):
+        put_once(Buggy("verb"), expected=(KeyError,))
+    logged_errors.flush(KeyError)
+
+
+def test_mistakes_in_a_test_are_named():
+    """No nodes, something that is no application, a node or a command that is not there."""
+    with pytest.raises(ValueError, match="give at least one"), simulate(nodes=0):
+        pass
+    with pytest.raises(TypeError, match="provides no IMeshApplication"), simulate(applications=[5]):
+        pass
+    with simulate() as sim:
+        with pytest.raises(BadCommand, match="there is no node 'n9', but n1, n2, n3"):
+            sim.fault("crash n9")
+        with pytest.raises(BadCommand, match="write partition NODE"):
+            sim.fault("partition n1 n2")
 
 
 def test_a_call_error_is_raised():

@@ -56,7 +56,9 @@ def test_a_trace_is_as_it_was_reviewed(path):
 def test_a_bad_command_is_named():
     """A line that cannot be read says what was expected."""
     commands = Commands(Cluster(1, Shape(nodes=2)))
-    with pytest.raises(BadCommand, match="'jump' is no command: start, stop"):
+    with pytest.raises(BadCommand, match="'jump' is no command: there are start, stop"):
         commands.do("jump n1")
-    with pytest.raises(BadCommand, match="'slow n1 fast' cannot be read"):
+    with pytest.raises(
+        BadCommand, match=r"'slow n1 fast' cannot be done.*write slow NODE DURATION"
+    ):
         commands.do("slow n1 fast")
