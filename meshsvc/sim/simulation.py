@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.python.failure import Failure
 
-from meshsvc.interfaces import IConflictResolver, IDiscoveryBackend, IMeshApplication
+from meshsvc.interfaces import IConflictResolver, IDiscoveryBackend
 from meshsvc.model import LinkClass, ShardAddress, ShardId
 from meshsvc.sim.cluster import Cluster, Shape
 from meshsvc.sim.commands import Commands
@@ -16,7 +16,7 @@ from meshsvc.sim.processes import SimNode
 
 TAIL = 50
 
-_INSTALLED = (IMeshApplication, IDiscoveryBackend, IConflictResolver)
+_OTHERS = (IDiscoveryBackend, IConflictResolver)
 
 
 class InvariantBroken(AssertionError):
@@ -140,9 +140,8 @@ def simulate(
     if nodes < 1 or shards < 1:
         raise ValueError(f"a cluster of {nodes} nodes with {shards} shards: give at least one")
     for each in applications:
-        if not any(interface.providedBy(each) for interface in _INSTALLED):
-            names = " or ".join(interface.__name__ for interface in _INSTALLED)
-            raise TypeError(f"{each!r} provides no {names}: see @implementer")
+        if not (hasattr(each, "make_service") or any(kind.providedBy(each) for kind in _OTHERS)):
+            raise TypeError(f"{each!r} is no application: it has no make_service(mesh)")
     shape = Shape(nodes=nodes, shards=shards, config=config or {})
     simulation = Simulation(Cluster(seed, shape, applications))
     simulation.cluster.expected_logs = expected

@@ -150,7 +150,7 @@ def test_mistakes_in_a_test_are_named():
     """No nodes, something that is no application, a node or a command that is not there."""
     with pytest.raises(ValueError, match="give at least one"), simulate(nodes=0):
         pass
-    with pytest.raises(TypeError, match="provides no IMeshApplication"), simulate(applications=[5]):
+    with pytest.raises(TypeError, match="is no application"), simulate(applications=[5]):
         pass
     with simulate() as sim:
         with pytest.raises(BadCommand, match="there is no node 'n9', but n1, n2, n3"):
