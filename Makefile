@@ -34,12 +34,12 @@ help:
 # A candidate counts only if it runs: a version manager may list one that does not.
 PROBE := import sys, venv, ensurepip; raise SystemExit(sys.version_info < (3, 11))
 $(BIN)/python:
-	@for python in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
+	@for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
 	  if $$python -c '$(PROBE)' >/dev/null 2>&1; then \
 	    echo "making $(VENV) with $$($$python --version)"; exec $$python -m venv $(VENV); \
 	  fi; \
 	done; \
-	echo 'no Python >= 3.11 with venv found: install one, or name it with make PYTHON=...' >&2; exit 1
+	echo 'no Python >= 3.11 with venv found$(if $(PYTHON), as $(PYTHON)): install one, or name it with make PYTHON=...' >&2; exit 1
 
 # `pip install --group` came with pip 25.1.
 $(STAMP): pyproject.toml examples/ratelimit/pyproject.toml examples/presence/pyproject.toml | $(BIN)/python
