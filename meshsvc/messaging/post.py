@@ -265,6 +265,15 @@ class Post:
             link.flush_now()
         return bool(stuck)
 
+    def send_now(self, lane: Lane) -> bool:
+        """Send what one lane holds and write it; False when some of it had to stay."""
+        before, self._used = self._used, {}
+        emptied = self._empty(lane)
+        used, self._used = self._used, before
+        for link in used.values():
+            link.flush_now()
+        return emptied
+
     def _empty(self, lane: Lane) -> bool:
         for _ in range(BODIES_A_TURN):
             if not lane.items or not lane.open:

@@ -225,6 +225,12 @@ class Messaging(Service):
         if self._post.flush() or waiting:
             self._flush_later(FULL_RETRY_S)
 
+    def hurry(self, target: ShardAddress, link_class: LinkClass = LinkClass.DATA) -> None:
+        """Write what waits for another shard now: for who has sent it much and works on, so
+        that the other side works meanwhile. What finds no room leaves later, as always.
+        """
+        self._post.send_now(self._post.lane(target, link_class))
+
     # --- ends of asks --------------------------------------------------------------------
 
     def _end(self, call: PendingCall, error: CallError) -> None:

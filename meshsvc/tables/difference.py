@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
-from zlib import crc32
 
 from meshsvc.errors import BadTable, WireError
-from meshsvc.tables.digest import COUNT, bucket_of
+from meshsvc.tables.digest import COUNT, words
 from meshsvc.tables.replica import Replica, Rows
 from meshsvc.tables.rows import Kind, Origin, Owner, Row, beats, element
 from meshsvc.tables.writes import BatchReader, check_keys
@@ -39,13 +38,12 @@ def chunks(buckets: Sequence[int], rows: int) -> list[list[int]]:
     return [list(buckets[at : at + size]) for at in range(0, len(buckets), size)]
 
 
-def index(rids: Iterable[Any], into: dict[int, list[Any]]) -> None:
+def index(rids: Sequence[Any], into: dict[int, list[Any]]) -> None:
     """Enter those of some rows that are in the buckets that ``into`` has as keys."""
+    keys = [rid[0] if type(rid) is tuple else rid for rid in rids]
     get = into.get
-    for rid in rids:
-        # ``bucket_of``, spelled out for what most keys are: this runs once for every row.
-        bucket = crc32(b"s" + rid.encode()) % COUNT if type(rid) is str else bucket_of(rid)
-        found = get(bucket)
+    for rid, word in zip(rids, words(keys), strict=True):
+        found = get(word % COUNT)
         if found is not None:
             found.append(rid)
 

@@ -3,15 +3,17 @@
 A bucket is chosen by the key alone; its fingerprint is the XOR of the hashes of the versions
 in it, tombstones included. A version stands for the value: no two writes share one.
 
-Writes do not pay for it: they only note the row that was there when the fingerprints were last
+Rows that are written by the batch are entered at once: noting them for later would cost more
+than it does. Of single ones only the row is noted that was there when the fingerprints were last
 brought up to date. ``settle`` works that off, in slices, before two copies are compared; a key
 that was written a hundred times in between costs what one write costs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from itertools import repeat
 from struct import Struct
 from typing import Any
 from zlib import crc32
@@ -31,6 +33,20 @@ def bucket_of(rid: Any) -> int:
     return crc32(key_bytes(key)) % COUNT
 
 
+def words(keys: Sequence[Any]) -> Iterable[int]:
+    """The word that stands for each key, whose remainder by ``COUNT`` is its bucket.
+
+    Most keys are texts, and those take no step of Python each.
+    """
+    if set(map(type, keys)) == {str}:
+        return map(crc32, map(str.encode, keys), repeat(_TEXT))
+    return [crc32(key_bytes(key)) for key in keys]
+
+
+_TEXT = crc32(key_bytes(""))
+"""Where the CRC of a text begins: behind the byte that tells it from bytes and integers."""
+
+
 def _place(rid: Any) -> tuple[int, int]:
     """The word that stands for a row's key (in a bag, for its value too), and its bucket."""
     if type(rid) is tuple:
@@ -39,10 +55,16 @@ def _place(rid: Any) -> tuple[int, int]:
     return key, key % COUNT
 
 
-def _mix(word: int) -> int:
-    """64 bits of a word, scattered. Not a plain XOR or CRC: two rows that have each other's
-    version must not add up to what they were before.
+def _print(word: int, version: int) -> int:
+    """64 bits of a row. Not a plain XOR of the two: two rows that have each other's version must
+    not add up to what they were before. Two factors that both depend on both do that, and are
+    quicker than hashing; the version is scattered already.
     """
+    return (word ^ version) * (word + version) & _WORD
+
+
+def _mix(word: int) -> int:
+    """64 bits of a word, scattered."""
     word = word * _ODD & _WORD
     return (word ^ word >> 29) * _ODD & _WORD
 
@@ -59,29 +81,43 @@ class Digest:
         self._sums = [0] * COUNT
         self._origins: dict[Origin, int] = {}
         self._last: tuple[Row | None, int] = (None, 0)
+        self._packed: bytes | None = None
 
     def settle(self, rows: dict[Any, Row], most: int) -> bool:
         """Work off up to ``most`` pending rows; True when none are left."""
         pending, sums, version = self.pending, self._sums, self._version
+        if pending:
+            self._packed = None
         for _ in range(min(most, len(pending))):
             rid, old = pending.popitem()
             new = rows.get(rid)
             if new is old:
                 continue
-            key, bucket = _place(rid)
+            word, bucket = _place(rid)
             if old is not None:
-                sums[bucket] ^= _mix(key ^ version(old))
+                sums[bucket] ^= _print(word, version(old))
             if new is not None:
-                sums[bucket] ^= _mix(key ^ version(new))
+                sums[bucket] ^= _print(word, version(new))
         return not pending
 
-    def add(self, rid: Any, row: Row) -> None:
-        """A row that was not there: at once, for who merges a million and would double the
-        memory, and the pauses of growing dicts, by noting them all first.
-        """
-        if rid not in self.pending:
-            key, bucket = _place(rid)
-            self._sums[bucket] ^= _mix(key ^ self._version(row))
+    def settled(self, keys: Sequence[Any]) -> bool:
+        """Whether none of these is pending."""
+        return not self.pending or self.pending.keys().isdisjoint(keys)
+
+    def add(self, keys: Sequence[Any], row: Row) -> None:
+        """Rows of one version, none of which is in the sums or pending; no key twice."""
+        sums, version, word = self._sums, self._version(row), _WORD
+        self._packed = None
+        for key in words(keys):
+            sums[key % COUNT] ^= (key ^ version) * (key + version) & word  # ``_print``
+
+    def add_rows(self, keys: Sequence[Any], rows: Sequence[Row]) -> None:
+        """The same for rows that have a version each; those that are in the sums are taken out."""
+        sums, word = self._sums, _WORD
+        version = {id(row): self._version(row) for row in {id(r): r for r in rows}.values()}
+        self._packed = None
+        for key, mine in zip(words(keys), map(version.__getitem__, map(id, rows)), strict=True):
+            sums[key % COUNT] ^= (key ^ mine) * (key + mine) & word
 
     def _version(self, row: Row) -> int:
         """64 bits of a version; rows of one batch share it, so the last one is remembered."""
@@ -102,7 +138,9 @@ class Digest:
 
     def packed(self) -> bytes:
         """All fingerprints, 8 bytes each; ``settle`` first."""
-        return _WIRE.pack(*self._sums)
+        if self._packed is None:
+            self._packed = _WIRE.pack(*self._sums)
+        return self._packed
 
     def differing(self, theirs: bytes) -> list[int]:
         """The buckets in which the sender of ``theirs`` has something else.
@@ -112,14 +150,11 @@ class Digest:
         """
         if type(theirs) is not bytes or len(theirs) != _WIRE.size:
             raise WireError(f"fingerprints of a table are {_WIRE.size} bytes")
+        if theirs == self.packed():
+            return []
         pairs = zip(self._sums, _WIRE.unpack(theirs), strict=True)
         return [bucket for bucket, (mine, other) in enumerate(pairs) if mine != other]
 
 
 MAX_ORIGINS = 4096
 """Hashes of origins that are remembered: one for each life of a shard whose rows are here."""
-
-
-def in_buckets(rids: Iterable[Any], buckets: frozenset[int]) -> list[Any]:
-    """Those of some rows that fall into some buckets."""
-    return [rid for rid in rids if bucket_of(rid) in buckets]

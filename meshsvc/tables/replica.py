@@ -30,8 +30,8 @@ FRESH = 512
 MAX_TOMBSTONES = 100_000
 """Tombstones of one table, about 20 MB; beyond it the oldest go before their time."""
 
-MAX_CHANGES = 10_000
-"""Changes told to watchers at once; beyond it they are told that there were too many."""
+MANY = 16
+"""Rows from which on a look at all of them, before any is merged, is repaid."""
 
 TOMBSTONE_S = 3600.0
 """Longer than any split that is to heal without deleted rows coming back."""
@@ -131,13 +131,48 @@ class Replica:
         if self._bag:
             rids: Iterable[Any] = [(k, element(v)) for k, v in zip(keys, values, strict=True)]
             return sum(map(self._put_one, rids, repeat(row), values))
+        if not row.dead and len(keys) >= MANY and self._put_many(row, keys, values):
+            return len(keys)
         if row.dead or self._tombstones or self._special:
             given: Iterable[Any] = repeat(None) if row.dead else values
             return sum(map(self._put_one, keys, repeat(row), given))
         return self._put_plain(row, keys, values)
 
+    def _put_many(self, row: Row, keys: Sequence[Key], values: Sequence[Any]) -> bool:
+        """Merge rows of a set if all of them win, over nothing or over rows that are alive: this
+        is what a large insert costs each copy. False when nothing was done.
+        """
+        rows, mine, digest = self.rows, self.values, self.digest
+        if not digest.settled(keys):
+            return False
+        olds = list(map(rows.get, keys))
+        there: Sequence[Key] = ()
+        if olds.count(None) < len(olds):
+            for old in {id(old): old for old in olds}.values():
+                if old is not None and (old.dead or not beats(row, old)):
+                    return False
+            there = [key for key, old in zip(keys, olds, strict=True) if old is not None]
+        for key, value in zip(keys, values, strict=True):
+            rows[key] = row
+            mine[key] = value
+        digest.add(keys, row)
+        if there:
+            digest.add_rows(there, [old for old in olds if old is not None])  # takes them out
+        self._shown(keys, there)
+        return True
+
+    def _shown(self, keys: Sequence[Key], there: Sequence[Key] = ()) -> None:
+        """Readers see other values of some keys, of which some were there."""
+        if self._ordered:
+            known = set(there)
+            self._fresh += [key for key in keys if key not in known] if known else keys
+            if len(self._fresh) >= FRESH:
+                self._sort_in()
+        if self.watched:
+            self._changed.update(dict.fromkeys(keys))
+
     def _put_plain(self, row: Row, keys: Sequence[Key], values: Sequence[Any]) -> int:
-        """The common case without what it does not need: this loop is what a write costs."""
+        """Few rows, or some that lose, without what the common case does not need."""
         rows, mine, pending, won = self.rows, self.values, self.digest.pending, 0
         for key, value in zip(keys, values, strict=True):
             old = rows.get(key)
@@ -150,22 +185,47 @@ class Replica:
             won += 1
         return won
 
-    def merge(self, copied: Iterable[tuple[Any, Row, Any]], now: int) -> int:
+    def merge(self, copied: Rows | Iterable[tuple[Any, Row, Any]], now: int) -> int:
         """Merge rows of another copy; returns how many won."""
-        welcome, plain, last, known = self._welcome, not self._special, None, False
-        won, rows, values = 0, self.rows, self.values
+        won = 0
+        if isinstance(copied, Rows) and len(copied) >= MANY and not self._bag:
+            new, copied = self._split(copied)
+            won = self._merge_new(new)
+            if not won:
+                copied.extend(new)
+        welcome, last, known = self._welcome, None, False
         for rid, row, value in copied:
             if row is not last:
                 last, known = row, welcome(row, now)
-            if not known:
-                continue
-            if plain and not row.dead and rid not in rows:
-                rows[rid], values[rid] = row, value
-                self.digest.add(rid, row)
-                won += 1
-            else:
+            if known:
                 won += self._put_one(rid, row, value)
         return won
+
+    def _split(self, copied: Rows) -> tuple[Rows, Rows]:
+        """Rows of which nothing is here, and the others."""
+        here = self.rows.keys()
+        if here.isdisjoint(copied.rids):
+            return copied, Rows()
+        parts = Rows(), Rows()
+        for rid, row, value in copied:
+            parts[rid in here].append(rid, row, value)
+        return parts
+
+    def _merge_new(self, new: Rows) -> int:
+        """Take in rows that are all new: what a join brings. 0 when some want a closer look."""
+        rids, rows = new.rids, new.rows
+        if len(set(rids)) < len(rids) or not self.digest.settled(rids):
+            return 0
+        for row in {id(row): row for row in rows}.values():
+            if row.dead or (row.owner is not None and self._gone(row.owner)):
+                return 0
+        have, mine = self.rows, self.values
+        for rid, row, value in new:
+            have[rid] = row
+            mine[rid] = value
+        self.digest.add_rows(rids, rows)
+        self._shown(rids)
+        return len(rids)
 
     @property
     def _special(self) -> bool:

@@ -6,7 +6,8 @@ being joined get every write as well, but nobody waits for them.
 
 On the wire a batch is ``[term, attempt, origin, entries]``; an entry is ``[schema, stamp,
 owner or None, dead, decided, keys, values]``, rows that share one version. ``decided`` says
-that the leader of the epoch decided it, which who has sealed a later epoch refuses.
+that the leader of the epoch decided it, which who has sealed a later epoch refuses. Keys and
+values are columns (``meshsvc.tables.columns``).
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any, NamedTuple
 from meshsvc.errors import BadTable, WireError
 from meshsvc.messaging.items import join
 from meshsvc.model import Epoch, Incarnation, NodeId, ShardId
-from meshsvc.tables.rows import KEY_TYPES, Key, Origin, Owner, Row, Schema
+from meshsvc.tables.columns import column, read_column
+from meshsvc.tables.rows import KEY_TYPES, Key, Kind, Origin, Owner, Row, Schema
 from meshsvc.wire.codec import decode, encode
 
 STALE = "stale-epoch"
@@ -51,7 +53,8 @@ class WriteResult:
 class Write:
     """One call that has not got its result; ``done`` is called with it, once.
 
-    With ``enough`` it is over as soon as so many members have it.
+    With ``enough`` it is over as soon as so many members have it. ``changed`` is set when its
+    rows are merged here.
     """
 
     __slots__ = (
@@ -63,7 +66,6 @@ class Write:
         self,
         done: Callable[[WriteResult], object],
         version: int,
-        changed: int,
         enough: int | None = None,
     ) -> None:
         self._done, self._enough, self._over = done, enough, False
@@ -72,7 +74,7 @@ class Write:
         self._lost: dict[str, str] = {}
         self._rejected: dict[str, str] = {}
         self.version = version
-        self.changed = changed
+        self.changed = 0
 
     def expect(self, members: int) -> None:
         """So many members are to answer."""
@@ -119,7 +121,7 @@ class Entry(NamedTuple):
         """As it travels; the origin is that of the batch. All of it was checked before."""
         row = self.row
         fixed = (self.schema.wire(), row.stamp, row.owner, row.dead, self.decided)
-        return encode((*fixed, self.keys, self.values))
+        return encode((*fixed, column(self.keys), column(self.values)))
 
 
 ENTRY_ROWS = 1000
@@ -261,21 +263,22 @@ class BatchReader:
         where[key] = value
 
     def _entry(self, fields: Any, origin: Origin) -> Entry:
-        schema, stamp, owner, dead, decided, keys, values = fields
-        if type(keys) is not list or type(values) is not list:
-            raise ValueError("keys and values are lists")
+        schema, stamp, owner, dead, decided, *columns = fields
+        keys, values = map(read_column, columns)
         check_keys(keys)
         if len(values) != len(keys) and (values or not dead):
             raise ValueError(f"{len(keys)} keys and {len(values)} values")
+        table = self.schema(schema)
+        if table.kind is not Kind.BAG and len(set(keys)) < len(keys):
+            raise ValueError("a key is there twice, and one version stands for one value")
         row = Row(_whole(stamp), origin, bool(dead), self.owner(owner))
-        return Entry(self.schema(schema), row, bool(decided), keys, values)
+        return Entry(table, row, bool(decided), keys, values)
 
 
 def check_keys(keys: list[Any]) -> None:
     """Raise ValueError when not all of them are keys by their type."""
-    for kind in list(map(type, keys)):
-        if kind not in KEY_TYPES:
-            raise ValueError(f"a {kind.__name__} is no key")
+    for kind in set(map(type, keys)) - KEY_TYPES:
+        raise ValueError(f"a {kind.__name__} is no key")
 
 
 def _whole(value: object) -> int:

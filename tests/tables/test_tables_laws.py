@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from meshsvc.errors import BadKey, BadTable, NotEncodable, TooLarge
-from meshsvc.model import Incarnation, NodeId, ShardId
+from meshsvc.errors import BadKey, BadTable, NotEncodable, TooLarge, WireError
+from meshsvc.model import Epoch, Incarnation, NodeId, ShardId
 from meshsvc.tables.clock import COUNTER_BITS, MAX_AHEAD_S, Clock, seconds_of, stamp_of
+from meshsvc.tables.columns import column, read_column
 from meshsvc.tables.difference import chunks, missing, pack, read_summary, summarize, unpack
 from meshsvc.tables.digest import COUNT
-from meshsvc.tables.replica import Replica
+from meshsvc.tables.replica import MANY, Replica, Rows
 from meshsvc.tables.rows import (
     Kind,
     Origin,
@@ -24,7 +25,8 @@ from meshsvc.tables.rows import (
     element,
     own_copy,
 )
-from meshsvc.tables.writes import BatchReader
+from meshsvc.tables.writes import BatchReader, encode_batch
+from meshsvc.wire.codec import encode
 
 ORIGINS = [Origin(NodeId(c * 32), Incarnation(1), ShardId(0), Incarnation(1)) for c in "abc"]
 OWNERS = [None, Owner(NodeId("a" * 32), Incarnation(1)), Owner(NodeId("b" * 32), Incarnation(2))]
@@ -100,6 +102,89 @@ def test_two_copies_tell_each_other_what_they_lack(kind, mine, theirs):
     a.merge(a_lacked, now=10)
     b.merge(given_back, now=10)
     assert shown(a) == shown(b)
+
+
+BATCHES = st.lists(
+    st.tuples(
+        st.integers(1, 3),
+        st.sampled_from(ORIGINS),
+        st.booleans(),
+        st.sets(st.integers(0, 2 * MANY), min_size=1),
+    ),
+    max_size=6,
+    unique_by=lambda batch: batch[:2],
+)
+
+
+@pytest.mark.contract("TBL-4")
+@quick
+@given(KINDS, st.booleans(), BATCHES, st.randoms(use_true_random=False))
+def test_batches_are_no_more_than_their_rows(kind, watched, batches, rng):
+    """Rows put or merged by the batch, new, written over or both, are what they are one by one."""
+    rows = [
+        copied(kind, f"k{key}", Row(stamp, origin, dead, None))
+        for stamp, origin, dead, keys in batches
+        for key in sorted(keys)
+    ]
+    put, one_by_one, whole = replica(kind), replica(kind), replica(kind)
+    put.watched = one_by_one.watched = whole.watched = watched
+    for stamp, origin, dead, keys in batches:
+        row, names = Row(stamp, origin, dead, None), [f"k{key}" for key in sorted(keys)]
+        put.put(row, names, [[stamp, origin.node[0]]] * len(names), 10)
+        if rng.random() < 0.5:
+            put.digest.settle(put.rows, 10)
+    rng.shuffle(rows)
+    for each in rows:
+        one_by_one.merge([each], 10)
+    whole.merge(Rows(*map(list, zip(*rows, strict=True))), 10)
+    assert shown(put) == shown(one_by_one) == shown(whole)
+    changes = [{c.key: (c.value, c.gone) for c in r.take_changes()} for r in (put, one_by_one)]
+    assert not watched or {k: v for k, v in changes[0].items() if not v[1]} == {
+        k: v for k, v in changes[1].items() if not v[1]
+    }
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        ["a"] * MANY,
+        ["", *"b" * MANY],
+        [""] * 40,
+        ["a\0b", *"b" * MANY],
+        [b"a", *"b" * MANY],
+        ["a"],
+        [],
+    ],
+)
+def test_a_column_travels_as_a_list_or_as_one_text(items):
+    """Many texts are one text; what cannot be told apart in one stays a list."""
+    travelled = column(items)
+    assert (type(travelled) is str) == (len(items) >= MANY and items[0] not in ("a\0b", b"a"))
+    assert read_column(travelled) == items
+    with pytest.raises(ValueError, match="a column is"):
+        read_column(b"a")
+
+
+@pytest.mark.contract("TBL-8")
+@pytest.mark.parametrize(
+    ("keys", "values", "why"),
+    [
+        (["a", "a"], [1, 2], "twice"),
+        (["a", True], [1, 2], "bool is no key"),
+        (["a"], [1, 2], "1 keys and 2 values"),
+        ("a\0a", "1\x002", "twice"),
+        ("a", "1\x002", "1 keys and 2 values"),
+        ({"a": 1}, [1], "a column is"),
+    ],
+)
+def test_malformed_batches_are_refused(keys, values, why):
+    """Nothing of a batch is used when one of its entries is not what it should be."""
+    good, bad = (
+        [Schema("t").wire(), 1, None, False, False, *c] for c in ((["x"], [1]), (keys, values))
+    )
+    data = encode_batch(Epoch(1, 1), ORIGINS[0], [encode(good), encode(bad)])
+    with pytest.raises(WireError, match=why):
+        BatchReader().read(data)
 
 
 def test_versions_are_a_total_order():

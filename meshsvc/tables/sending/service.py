@@ -13,9 +13,9 @@ from twisted.python.failure import Failure
 
 from meshsvc.errors import Disconnected, Fenced, SchemaConflict, TimedOut, TooLarge
 from meshsvc.messaging.dispatch import Call
-from meshsvc.model import Epoch, ShardAddress
+from meshsvc.model import Epoch, NodeInfo, ShardAddress
 from meshsvc.shards.placement import link_owner
-from meshsvc.tables.replica import Replica
+from meshsvc.tables.replica import MANY, Replica
 from meshsvc.tables.rows import Key, Kind, Row
 from meshsvc.tables.writes import (
     CLOCK,
@@ -36,8 +36,15 @@ if TYPE_CHECKING:
 TURN_BYTES = 4 * 1024 * 1024
 """Writes to one table that go in one message; more begin the next."""
 
+EARLY_BYTES = 32 * 1024
+"""A call that brings a turn to this size does not wait for its end: merging so much takes the
+others as long as it does here, so they had better do it at the same time."""
+
 MAX_ENTRY_BYTES = 16 * 1024 * 1024
 """Rows of one call, encoded: what an outbox holds."""
+
+_Where = tuple[str, float, bool]
+"""What writes of a turn have in common that travel together: table, time-out, decided."""
 
 Waiting = tuple[Write, int]
 """A call that waits, and the number of its entry in the batch."""
@@ -54,7 +61,7 @@ class Sending:
 
     def __init__(self, host: Tables) -> None:
         self._host = host
-        self._turns: dict[tuple[str, float, bool], Turn] = {}
+        self._turns: dict[_Where, Turn] = {}
         self._acked = host.counters.counter("tables_writes_acked_total")
 
     def put(
@@ -77,7 +84,8 @@ class Sending:
                 f" {MAX_ENTRY_BYTES}: write them in several calls"
             )
         host, schema = self._host, replica.schema
-        turn = self._turn(schema.name, timeout_s, False)
+        where = self._where(schema.name, timeout_s, False)
+        turn = self._turn(where)
         alone = len(keys) == 1 and not dead and schema.kind is not Kind.BAG
         shared = turn.share(keys[0], host.clock.last) if alone else None
         there = replica.rows.get(keys[0]) if shared is not None else None
@@ -90,7 +98,15 @@ class Sending:
             owner = host.owner if schema.owned and not dead else None
             row = Row(host.clock.stamp(host.reactor.seconds()), host.origin, dead, owner)
             turn.begin(Entry(schema, row, False, list(keys), list(values)))
-        return self._merge(replica, row, keys, values, turn, size)
+        write, done = self._wait(turn, row, size)
+        early = len(keys) >= MANY and turn.size >= EARLY_BYTES
+        if early:
+            write.expect(1)  # it is not over before it is merged here
+            self._send_early(where)
+        self._merge(write, replica, row, keys, values)
+        if early:
+            write.answered()
+        return done
 
     def send(
         self, replica: Replica, entry: Entry, timeout_s: float, enough: int
@@ -99,12 +115,16 @@ class Sending:
 
         The result is there as soon as ``enough`` members have it.
         """
-        turn = self._turn(entry.schema.name, timeout_s, True)
+        turn = self._turn(self._where(entry.schema.name, timeout_s, True))
         turn.begin(entry)
-        return self._merge(replica, entry.row, entry.keys, entry.values, turn, 0, enough)
+        write, done = self._wait(turn, entry.row, 0, enough)
+        self._merge(write, replica, entry.row, entry.keys, entry.values)
+        return done
 
-    def _turn(self, name: str, timeout_s: float | None, decided: bool) -> Turn:
-        where = (name, timeout_s or self._host.settings.write_timeout_s, decided)
+    def _where(self, name: str, timeout_s: float | None, decided: bool) -> _Where:
+        return name, timeout_s or self._host.settings.write_timeout_s, decided
+
+    def _turn(self, where: _Where) -> Turn:
         turn = self._turns.get(where)
         if turn is not None and turn.size > TURN_BYTES:
             self._send(*where, self._turns.pop(where))
@@ -114,22 +134,25 @@ class Sending:
             self._host.flush_later()
         return turn
 
+    def _wait(
+        self, turn: Turn, row: Row, size: int, enough: int | None = None
+    ) -> tuple[Write, Deferred[WriteResult]]:
+        done: Deferred[WriteResult] = Deferred()
+        write = Write(done.callback, row.stamp, enough)
+        turn.wait(write, size)
+        return write, done
+
     def _merge(
         self,
+        write: Write,
         replica: Replica,
         row: Row,
         keys: Sequence[Key],
         values: Sequence[Any],
-        turn: Turn,
-        size: int,
-        enough: int | None = None,
-    ) -> Deferred[WriteResult]:
-        changed = replica.put(row, keys, values, row.stamp)
+    ) -> None:
+        write.changed = replica.put(row, keys, values, row.stamp)
         if replica.watched:
             self._host.changed(replica)
-        done: Deferred[WriteResult] = Deferred()
-        turn.wait(Write(done.callback, row.stamp, changed, enough), size)
-        return done
 
     def nothing(self) -> Deferred[WriteResult]:
         """The result of a write that had nothing to write."""
@@ -143,6 +166,16 @@ class Sending:
         for (name, timeout_s, decided), turn in turns.items():
             self._send(name, timeout_s, decided, turn)
 
+    def _send_early(self, where: _Where) -> None:
+        """Send a turn that is not over, and have it leave at once."""
+        self._send(*where, self._turns.pop(where))
+        for node, _ in self._host.targets(where[0]):
+            self._host.messaging.hurry(self._gate(node))
+
+    def _gate(self, node: NodeInfo) -> ShardAddress:
+        """The shard of another node that takes this shard's writes: it holds the link."""
+        return ShardAddress(node.node_id, link_owner(self._host.me.node_id, node.shards))
+
     def _send(self, name: str, timeout_s: float, decided: bool, turn: Turn) -> None:
         host = self._host
         turn.close()
@@ -152,9 +185,9 @@ class Sending:
                 _Target(sibling, "tables.copy", host.name_of(sibling)), data, timeout_s, turn.writes
             )
         for node, joined in host.targets(name, decided):
-            target = ShardAddress(node.node_id, link_owner(host.me.node_id, node.shards))
             writes = turn.writes if joined else []
-            self._send_to(_Target(target, "tables.write", node.name), data, timeout_s, writes)
+            to = _Target(self._gate(node), "tables.write", node.name)
+            self._send_to(to, data, timeout_s, writes)
         for write, _ in turn.writes:
             write.answered()
 
