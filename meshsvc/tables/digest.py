@@ -81,13 +81,13 @@ class Digest:
         self._sums = [0] * COUNT
         self._origins: dict[Origin, int] = {}
         self._last: tuple[Row | None, int] = (None, 0)
-        self._packed: bytes | None = None
+        self._packed = self._root = b""
 
     def settle(self, rows: dict[Any, Row], most: int) -> bool:
         """Work off up to ``most`` pending rows; True when none are left."""
         pending, sums, version = self.pending, self._sums, self._version
         if pending:
-            self._packed = None
+            self._packed = self._root = b""
         for _ in range(min(most, len(pending))):
             rid, old = pending.popitem()
             new = rows.get(rid)
@@ -107,7 +107,7 @@ class Digest:
     def add(self, keys: Sequence[Any], row: Row) -> None:
         """Rows of one version, none of which is in the sums or pending; no key twice."""
         sums, version, word = self._sums, self._version(row), _WORD
-        self._packed = None
+        self._packed = self._root = b""
         for key in words(keys):
             sums[key % COUNT] ^= (key ^ version) * (key + version) & word  # ``_print``
 
@@ -115,7 +115,7 @@ class Digest:
         """The same for rows that have a version each; those that are in the sums are taken out."""
         sums, word = self._sums, _WORD
         version = {id(row): self._version(row) for row in {id(r): r for r in rows}.values()}
-        self._packed = None
+        self._packed = self._root = b""
         for key, mine in zip(words(keys), map(version.__getitem__, map(id, rows)), strict=True):
             sums[key % COUNT] ^= (key ^ mine) * (key + mine) & word
 
@@ -138,9 +138,15 @@ class Digest:
 
     def packed(self) -> bytes:
         """All fingerprints, 8 bytes each; ``settle`` first."""
-        if self._packed is None:
+        if not self._packed:
             self._packed = _WIRE.pack(*self._sums)
         return self._packed
+
+    def root(self) -> bytes:
+        """16 bytes that stand for all of them; ``settle`` first. Made once after a change."""
+        if not self._root:
+            self._root = blake2b(self.packed(), digest_size=16).digest()
+        return self._root
 
     def differing(self, theirs: bytes) -> list[int]:
         """The buckets in which the sender of ``theirs`` has something else.

@@ -1,8 +1,9 @@
 """What two copies say to each other to become equal: both sides of it.
 
-One side leads: it asks for the other's fingerprints, and where they differ sends what it has
-and is told what it lacks and what the other lacks. Anti-entropy merges rows as they come. A
-join stages them on both sides first, so that one that ends half way leaves no trace.
+One side leads: it asks which tables differ, then for the fingerprints of each of those, and
+where they differ sends what it has and is told what it lacks and what the other lacks.
+Anti-entropy merges rows as they come. A join stages them on both sides first, so that one that
+ends half way leaves no trace.
 
 All of it is cut into slices of a few milliseconds, with a turn of the reactor between them.
 """
@@ -18,7 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from meshsvc.counters import Counters
-from meshsvc.errors import Disconnected, WireError
+from meshsvc.errors import Disconnected, SchemaConflict, WireError
 from meshsvc.messaging.dispatch import Call
 from meshsvc.model import ShardAddress
 from meshsvc.tables.difference import chunks, index, missing, pack, read_summary, summarize, unpack
@@ -97,6 +98,7 @@ class Exchange:
         self._kept: dict[int, _Kept] = {}
         self._next = 0
         self.verbs: dict[str, Callable[[Call], Any]] = {
+            "tables.roots": self._rooted,
             "tables.compare": self._compared,
             "tables.index": self._indexed,
             "tables.diff": self._differing,
@@ -106,6 +108,15 @@ class Exchange:
         }
 
     # --- the side that leads -------------------------------------------------------------
+
+    async def unlike(self, target: ShardAddress, replicas: Sequence[Replica]) -> list[Replica]:
+        """The tables of which another copy differs: one small question for all of them."""
+        roots = []
+        for replica in replicas:
+            await self.settle(replica)
+            roots.append([replica.schema.wire(), replica.digest.root()])
+        names = set(await self._host.ask(target, "tables.roots", roots, STEP_S) if roots else ())
+        return [replica for replica in replicas if replica.schema.name in names]
 
     async def compare(self, target: ShardAddress, replica: Replica) -> tuple[list[int], int]:
         """The buckets in which another copy differs, and how many rows that one has."""
@@ -261,6 +272,21 @@ class Exchange:
         return found
 
     # --- the side that answers -----------------------------------------------------------
+
+    async def _rooted(self, call: Call) -> Any:
+        """Answers the names of those tables that are something else here."""
+        names = []
+        for fields, theirs in call.payload:
+            schema = Schema.read(fields)
+            try:
+                replica = self._host.replica(schema)
+            except SchemaConflict:
+                names.append(schema.name)  # who asks for its rows is told why not
+                continue
+            await self.settle(replica)
+            if replica.digest.root() != theirs:
+                names.append(schema.name)
+        return names
 
     async def _compared(self, call: Call) -> Any:
         schema, theirs = call.payload

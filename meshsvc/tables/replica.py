@@ -15,7 +15,7 @@ at about the same time, and an older one is not taken back in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import repeat
+from itertools import islice, repeat
 from typing import Any, NamedTuple
 
 from sortedcontainers import SortedList
@@ -84,7 +84,10 @@ class Rows:
 
 
 class Replica:
-    """One copy; ``gone`` tells whether the owner of a row has ended."""
+    """One copy; ``gone`` tells whether the owner of a row has ended.
+
+    ``edits`` rises with every change, for who has something to do after one.
+    """
 
     def __init__(
         self,
@@ -98,7 +101,7 @@ class Replica:
         self.rows: dict[Any, Row] = {}
         self.digest = Digest()
         self.watched = False
-        self.expired = self.refused = 0
+        self.expired = self.refused = self.edits = 0
         self._gone = gone
         self._life = int(tombstone_s * 1000) << COUNTER_BITS
         self._most_tombstones = most_tombstones
@@ -163,6 +166,7 @@ class Replica:
 
     def _shown(self, keys: Sequence[Key], there: Sequence[Key] = ()) -> None:
         """Readers see other values of some keys, of which some were there."""
+        self.edits += 1
         if self._ordered:
             known = set(there)
             self._fresh += [key for key in keys if key not in known] if known else keys
@@ -183,6 +187,7 @@ class Replica:
             rows[key] = row
             mine[key] = value
             won += 1
+        self.edits += won
         return won
 
     def merge(self, copied: Rows | Iterable[tuple[Any, Row, Any]], now: int) -> int:
@@ -243,6 +248,7 @@ class Replica:
         if old is not None and not beats(row, old):
             return False
         self.digest.pending.setdefault(rid, old)
+        self.edits += 1
         self.rows[rid] = row
         if row.dead:
             self._tombstones[rid] = None
@@ -342,6 +348,7 @@ class Replica:
 
     def _drop(self, rid: Any, row: Row) -> None:
         self.digest.pending.setdefault(rid, row)
+        self.edits += 1
         del self.rows[rid]
         self._tombstones.pop(rid, None)
         if not row.dead:
@@ -349,14 +356,16 @@ class Replica:
 
     def expire(self, now: int, most: int) -> int:
         """Forget up to ``most`` tombstones that are too old, or too many; returns how many."""
-        before = self.expired
-        for rid in list(zip(self._tombstones, range(most), strict=False)):
-            old = self.rows[rid[0]].stamp < now - self._life
-            if not old and len(self._tombstones) <= self._most_tombstones:
+        doomed: list[Any] = []
+        for rid in islice(self._tombstones, most):
+            old = self.rows[rid].stamp < now - self._life
+            if not old and len(self._tombstones) - len(doomed) <= self._most_tombstones:
                 break
-            self._drop(rid[0], self.rows[rid[0]])
-            self.expired += 1
-        return self.expired - before
+            doomed.append(rid)
+        for rid in doomed:
+            self._drop(rid, self.rows[rid])
+        self.expired += len(doomed)
+        return len(doomed)
 
     # --- telling -------------------------------------------------------------------------
 

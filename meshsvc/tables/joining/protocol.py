@@ -1,7 +1,6 @@
 """The other shards of a node are told whom its tables are joined with, when that changed.
 
-Seats greet each other every few seconds, which hardly ever changes it: who has a view, or was
-just sent it, is not sent the same again.
+Who has a view, or was just sent it, is not sent the same again.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from meshsvc.tables.service import Tables
 
 ASK_S = 2.0
-"""A sibling that does not answer is busy or gone; the next change or greeting tries again."""
+"""A sibling that does not answer is busy or gone; the next look at who is up tries again."""
 
 SiblingLife = tuple[ShardId, Incarnation]
 
@@ -47,6 +46,12 @@ class Telling:
         up = self._host.ways.siblings()
         self._told = {life: told for life, told in self._told.items() if life in up}
         await DeferredList([self._send(life, view) for life in up])
+
+    @property
+    def behind(self) -> bool:
+        """Whether a sibling that is up was not told, or did not answer."""
+        told = map(self._told.get, self._host.ways.siblings())
+        return any(each is None or each.failed for each in told)
 
     def _send(self, life: SiblingLife, view: dict[str, Any]) -> Deferred[None]:
         told = self._told.get(life)

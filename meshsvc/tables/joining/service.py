@@ -90,6 +90,7 @@ class Joining:
     def opened(self, schema: Schema) -> None:
         """This node holds another table: tell the others in the next turn, not the next tick."""
         self._greet_at = 0.0
+        self.changed()
         if self.ready:
             self.host.reactor.callLater(0, self.tick, True)
 
@@ -104,6 +105,7 @@ class Joining:
                 self._part(peer, f"{peer.info.name} cannot be reached")
             elif reachable and not peer.reachable:
                 self._greet_at = 0.0
+                self.changed()
             peer.reachable = reachable
         holder = self.lock.holder
         if holder is not None and holder != host.me.node_id:
@@ -117,6 +119,8 @@ class Joining:
                     self._greet(peer)
         for peer in self.peers.values():
             self._look(peer, now)
+        if self._telling.behind:
+            self.changed()
 
     def _greeting(self, peer: Peer) -> Greeting:
         host = self.host
@@ -140,6 +144,7 @@ class Joining:
     def _met(self, peer: Peer, greeting: Greeting, sent_at: float | None) -> None:
         if peer.greeted and peer.life != greeting.life:
             self._part(peer, "its seat lives anew")
+        news = not peer.greeted or peer.life != greeting.life or peer.schemas != greeting.schemas
         peer.life, peer.schemas, peer.greeted = greeting.life, greeting.schemas, True
         now = self.host.reactor.seconds()
         for name, join in peer.joins.items():
@@ -149,7 +154,8 @@ class Joining:
                 join.lost(f"{peer.info.name} does not hold it for joined")
                 self._run(peer, name, join)
         self._look(peer, now)
-        self.changed()
+        if news:
+            self.changed()
 
     def _look(self, peer: Peer, now: float) -> None:
         """Begin the joins with a node that this one leads, and go on with those that wait."""
@@ -158,15 +164,21 @@ class Joining:
         if self.host.me.node_id < peer.info.node_id:
             for name in peer.schemas:
                 if name in self.host.replicas:
-                    join = peer.joins.setdefault(name, Join(self._policy))
-                    join.met(now)
+                    join = peer.joins.get(name)
+                    if join is None:
+                        join = peer.joins[name] = Join(self._policy)
+                    if join.phase is Phase.APART:
+                        join.met(now)
                     join.tick(now)
                     self._run(peer, name, join)
         for name, schema in peer.schemas.items():
             mine = self.host.replicas.get(name)
-            objection = mine.schema.objection(schema) if mine is not None else ""
-            if objection:
-                peer.refusals[name] = f"{peer.info.name} holds another table {name}: {objection}"
+            if mine is None or mine.schema == schema:
+                continue
+            why = f"{peer.info.name} holds another table {name}: {mine.schema.objection(schema)}"
+            if peer.refusals.get(name) != why:
+                peer.refusals[name] = why
+                self.changed()
 
     def _part(self, peer: Peer, why: str) -> None:
         peer.greeted = False

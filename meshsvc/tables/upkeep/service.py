@@ -48,10 +48,11 @@ class Upkeep:
         self._timer: IDelayedCall | None = None
         self._copied: set[ShardAddress] = set()
         self._busy = False
-        self._told: list[ShardAddress] = []
         self._soon: dict[str, None] = {}
         self._repair_at = 0.0
-        self._rounds = self._ticks = 0
+        self._rounds = 0
+        self._edits: dict[str, int] = {}
+        self._unmeasured: dict[str, None] = {}
         self._started_at = 0.0
         self.verbs = {
             "tables.list": self._listed,
@@ -97,30 +98,34 @@ class Upkeep:
         late = now - self._started_at > SIBLINGS_S
         eager = not self.complete and not (late and self._all_copied(up))
         self._timer = host.reactor.callLater(EAGER_S if eager else TICK_S, self._tick)
-        for name, replica in host.replicas.items():
-            host.counters.gauge("tables_rows", len(replica.rows) - replica.tombstones, table=name)
-            host.counters.gauge("tables_tombstones", replica.tombstones, table=name)
+        for replica in host.replicas.values():
             if replica.tombstones and replica.expire(host.now(), EXPIRE_ROWS):
                 host.changed(replica)
         self._measure()
+        host.look_at_waiting()
         self._copied.intersection_update(up)
         if self._joining is not None:
-            if up != self._told:
-                self._told = up
-                self._joining.changed()
             self._joining.tick(self.complete or late)
-        if not self._busy:
+        due = self._soon or now >= self._repair_at or not self._all_copied(up)
+        if due and not self._busy:
             self._busy = True
             work = Deferred.fromCoroutine(self._work(up, now))
             work.addErrback(host.failed).addBoth(self._done)
 
     def _measure(self) -> None:
-        """Estimate the memory of one table after the other: each look costs some of its values."""
-        names = list(self._host.replicas)
-        if names:
-            self._ticks += 1
-            table = self._host.looking.table(names[self._ticks % len(names)])
-            self._host.counters.gauge("tables_memory_bytes", table.memory, table=table.name)
+        """Gauges of the tables that changed, and an estimate of the memory of one of them: each
+        look costs some of its values.
+        """
+        host, gauge, known = self._host, self._host.counters.gauge, self._edits
+        for name, replica in host.replicas.items():
+            if known.get(name) != replica.edits:
+                known[name] = replica.edits
+                gauge("tables_rows", len(replica.rows) - replica.tombstones, table=name)
+                gauge("tables_tombstones", replica.tombstones, table=name)
+                self._unmeasured[name] = None
+        for name in list(self._unmeasured)[:1]:
+            del self._unmeasured[name]
+            gauge("tables_memory_bytes", host.looking.table(name).memory, table=name)
 
     def _done(self, _: Any) -> None:
         self._busy = False
@@ -150,15 +155,17 @@ class Upkeep:
         host = self._host
         self._rounds += 1
         patient = not self._soon and self._rounds % THOROUGH != 0
-        if self._joining is None:
-            for replica in list(host.replicas.values()) if host.seat in host.siblings() else ():
-                self._count(await host.exchange.repair(host.seat, replica, patient))
+        target, replicas = host.seat, list(host.replicas.values())
+        if self._joining is not None:
+            peer = self._whom(self._joining)
+            if peer is None:
+                return
+            target = peer.seat
+            replicas = [replica for replica in replicas if peer.joined(replica.schema.name)]
+        elif target not in host.siblings():
             return
-        peer = self._whom(self._joining)
-        names = [name for name in host.replicas if peer is not None and peer.joined(name)]
-        for name in names:
-            assert peer is not None
-            self._count(await host.exchange.repair(peer.seat, host.replicas[name], patient))
+        for replica in await host.exchange.unlike(target, replicas):
+            self._count(await host.exchange.repair(target, replica, patient))
 
     def _whom(self, joining: Joining) -> Peer | None:
         while self._soon:
