@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from zope.interface import implementer
 
 from meshsvc.interfaces import IConflictResolver
+from meshsvc.tables.columns import Rows
 from meshsvc.tables.replica import Replica
 from meshsvc.tables.rows import Kind, Origin, Row, beats, own_copy
 
@@ -83,3 +84,28 @@ def resolved(resolver: Any, found: Conflict, origin: Origin, most: int) -> tuple
 def needs_resolver(replica: Replica) -> bool:
     """Whether versions alone do not decide; the rows of a bag are never in conflict."""
     return replica.schema.resolver != LAST_WRITER and replica.schema.kind is not Kind.BAG
+
+
+def weigh(
+    replica: Replica, copied: Rows, resolver: Any, origin: Origin, most: int
+) -> tuple[Rows, Rows, list[Any]]:
+    """What of some rows is to be merged here, what the other side is to merge because it was
+    resolved, and the rows of ours that it lacks.
+
+    Raises:
+        Exception: as ``resolved``.
+    """
+    ask = needs_resolver(replica)
+    incoming, made, wanted = Rows(), Rows(), []
+    for rid, row, value in copied:
+        mine = replica.rows.get(rid)
+        if mine is None or (beats(row, mine) and not (ask and conflict(mine, row))):
+            incoming.append(rid, row, value)
+        elif ask and conflict(mine, row):
+            found = Conflict(rid, mine, row, replica.values[rid], value)
+            answer = resolved(resolver, found, origin, most)
+            for each in (incoming, made):
+                each.append(rid, *answer)
+        else:
+            wanted.append(rid)
+    return incoming, made, wanted

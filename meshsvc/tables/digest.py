@@ -56,11 +56,11 @@ def _place(rid: Any) -> tuple[int, int]:
 
 
 def _print(word: int, version: int) -> int:
-    """64 bits of a row. Not a plain XOR of the two: two rows that have each other's version must
-    not add up to what they were before. Two factors that both depend on both do that, and are
-    quicker than hashing; the version is scattered already.
+    """A fingerprint of a row. Not a plain XOR of the two: two rows that have each other's version
+    must not add up to what they were before. Two factors that both depend on both see to that,
+    and are quicker than hashing; the version is scattered already.
     """
-    return (word ^ version) * (word + version) & _WORD
+    return (word ^ version) * (word + version) & _PRINT
 
 
 def _mix(word: int) -> int:
@@ -70,6 +70,9 @@ def _mix(word: int) -> int:
 
 
 _WORD = 2**64 - 1
+_PRINT = 2**60 - 1
+"""Fingerprints have 60 bits: two digits of CPython's integers, and quicker than three."""
+
 _ODD = 0x9E3779B97F4A7C15
 
 
@@ -106,21 +109,21 @@ class Digest:
 
     def add(self, keys: Sequence[Any], row: Row) -> None:
         """Rows of one version, none of which is in the sums or pending; no key twice."""
-        sums, version, word = self._sums, self._version(row), _WORD
+        sums, version, most = self._sums, self._version(row), _PRINT
         self._packed = self._root = b""
         for key in words(keys):
-            sums[key % COUNT] ^= (key ^ version) * (key + version) & word  # ``_print``
+            sums[key % COUNT] ^= (key ^ version) * (key + version) & most  # ``_print``
 
     def add_rows(self, keys: Sequence[Any], rows: Sequence[Row]) -> None:
         """The same for rows that have a version each; those that are in the sums are taken out."""
-        sums, word = self._sums, _WORD
+        sums, most = self._sums, _PRINT
         version = {id(row): self._version(row) for row in {id(r): r for r in rows}.values()}
         self._packed = self._root = b""
         for key, mine in zip(words(keys), map(version.__getitem__, map(id, rows)), strict=True):
-            sums[key % COUNT] ^= (key ^ mine) * (key + mine) & word
+            sums[key % COUNT] ^= (key ^ mine) * (key + mine) & most
 
     def _version(self, row: Row) -> int:
-        """64 bits of a version; rows of one batch share it, so the last one is remembered."""
+        """60 bits of a version; rows of one batch share it, so the last one is remembered."""
         last, word = self._last
         if row is last:
             return word
@@ -132,7 +135,7 @@ class Digest:
             text = f"{node} {lives[0]} {lives[1]} {lives[2]}".encode()
             origin = int.from_bytes(blake2b(text, digest_size=8).digest(), "big")
             self._origins[row.origin] = origin
-        word = _mix(_mix(row.stamp) ^ origin) ^ row.dead
+        word = (_mix(_mix(row.stamp) ^ origin) ^ row.dead) & _PRINT
         self._last = (row, word)
         return word
 

@@ -10,6 +10,7 @@ All of it is cut into slices of a few milliseconds, with a turn of the reactor b
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,10 +23,23 @@ from meshsvc.counters import Counters
 from meshsvc.errors import Disconnected, SchemaConflict, WireError
 from meshsvc.messaging.dispatch import Call
 from meshsvc.model import ShardAddress
-from meshsvc.tables.difference import chunks, index, missing, pack, read_summary, summarize, unpack
+from meshsvc.tables.columns import Rows, column
+from meshsvc.tables.difference import (
+    ROWS_A_CHUNK,
+    Gathered,
+    chunks,
+    index,
+    missing,
+    pack,
+    parts,
+    read_rids,
+    read_summary,
+    summarize,
+    unpack,
+)
 from meshsvc.tables.digest import COUNT
-from meshsvc.tables.replica import Replica, Rows
-from meshsvc.tables.rows import Kind, Schema
+from meshsvc.tables.replica import Replica
+from meshsvc.tables.rows import Schema
 from meshsvc.tables.writes import BatchReader
 
 STEP_S = 5.0
@@ -78,16 +92,7 @@ class _Kept:
     replica: Replica
     until: float
     buckets: dict[int, list[Any]] = field(default_factory=dict)
-    rows: Rows = field(default_factory=Rows)
-
-
-class Gathered:
-    """What a leading side learned: rows that come, and rows that the other side wants."""
-
-    def __init__(self) -> None:
-        self.rows = Rows()
-        self.wanted: list[Any] = []
-        self.buckets = 0
+    rows: deque[Rows] = field(default_factory=deque)
 
 
 class Exchange:
@@ -167,9 +172,11 @@ class Exchange:
             return 0
         differed = 0
         async for found in self._differences(target, replica, buckets, rows, both=False):
-            differed += len(found.rows) + len(found.wanted)
-            await self.merge(replica, found.rows, spread=target not in self._host.siblings())
-            await self.give(target, replica, found.wanted, "tables.rows", spread=True)
+            differed += sum(map(len, [*found.rows, *found.wanted]))
+            for part in found.rows:
+                await self.merge(replica, part, spread=target not in self._host.siblings())
+            for rids in found.wanted:
+                await self.give(target, replica, rids, "tables.rows", spread=True)
         return differed
 
     async def gather(
@@ -186,7 +193,7 @@ class Exchange:
         """
         all_of_it = Gathered()
         async for found in self._differences(target, replica, buckets, rows, both=True):
-            all_of_it.rows.extend(found.rows)
+            all_of_it.rows += found.rows
             all_of_it.wanted += found.wanted
             all_of_it.buckets += found.buckets
             told(all_of_it.buckets)
@@ -196,7 +203,14 @@ class Exchange:
         self, target: ShardAddress, replica: Replica, buckets: list[int], rows: int, both: bool
     ) -> Any:
         host, name = self._host, replica.schema.name
-        mine = await self._index(replica, buckets)
+        if not rows:  # the other side is empty: there is nothing to ask
+            for part in parts(replica.rids(), ROWS_A_CHUNK):
+                found = Gathered()
+                found.wanted.append(part)
+                yield found
+                await self.breathe()
+            return
+        mine = await self.index(replica, buckets)
         session = await host.ask(target, "tables.index", [replica.schema.wire(), buckets], STEP_S)
         for chunk in chunks(buckets, max(rows, len(replica.rows))):
             here = [rid for bucket in chunk for rid in mine.pop(bucket)]
@@ -204,11 +218,13 @@ class Exchange:
             columns, left, want = await host.ask(target, "tables.diff", question, STEP_S)
             found = Gathered()
             found.buckets = len(chunk)
-            found.wanted = _read_rids(replica, want)
-            found.rows = unpack(host.reader, replica.schema.kind, columns)
+            found.wanted.append(read_rids(replica.schema.kind, want))
+            found.rows.append(unpack(host.reader, replica.schema.kind, columns))
+            left = read_rids(replica.schema.kind, left)
             while left:
-                columns, used = await host.ask(target, "tables.fetch", [name, left], STEP_S)
-                found.rows.extend(unpack(host.reader, replica.schema.kind, columns))
+                question = [name, column(left)]
+                columns, used = await host.ask(target, "tables.fetch", question, STEP_S)
+                found.rows.append(unpack(host.reader, replica.schema.kind, columns))
                 left = left[max(1, used) :]
             yield found
 
@@ -226,9 +242,8 @@ class Exchange:
         while at < len(rids):
             columns, used = pack(replica, rids[at : at + SLICE_ROWS])
             at += used
-            await self._host.ask(
-                target, verb, [replica.schema.wire(), columns, spread, *with_], STEP_S
-            )
+            payload = [replica.schema.wire(), columns, spread, *with_]
+            await self._host.ask(target, verb, payload, STEP_S)
 
     async def merge(self, replica: Replica, copied: Rows, spread: bool) -> None:
         """Merge rows in slices; with ``spread``, give them to the other shards as well."""
@@ -263,11 +278,11 @@ class Exchange:
         """Let the reactor have a turn."""
         await deferLater(self._host.reactor, 0)
 
-    async def _index(self, replica: Replica, buckets: list[int]) -> dict[int, list[Any]]:
+    async def index(self, replica: Replica, buckets: list[int]) -> dict[int, list[Any]]:
+        """The rows in some buckets."""
         found: dict[int, list[Any]] = {bucket: [] for bucket in buckets}
-        rids = replica.rids()
-        for at in range(0, len(rids), 10 * SLICE_ROWS):
-            index(rids[at : at + 10 * SLICE_ROWS], found)
+        for part in parts(replica.rids(), 10 * SLICE_ROWS):
+            index(part, found)
             await self.breathe()
         return found
 
@@ -302,7 +317,7 @@ class Exchange:
         if type(buckets) is not list or not all(type(b) is int and 0 <= b < COUNT for b in buckets):
             raise WireError(f"buckets are numbers below {COUNT}")
         replica = self._host.replica(Schema.read(schema))
-        found = await self._index(replica, buckets)
+        found = await self.index(replica, buckets)
         return self._keep(_Kept(call.source, replica, 0.0, found), MAX_INDEXES)
 
     def _keep(self, kept: _Kept, most: int) -> int:
@@ -336,14 +351,14 @@ class Exchange:
         mine = [rid for bucket in chunk for rid in kept.buckets.get(bucket, ())]
         found = missing(replica, mine, theirs, both)
         columns, used = pack(replica, found.give)
-        return [columns, found.give[used:], found.want]
+        return [columns, column(found.give[used:]), column(found.want)]
 
     def _fetched(self, call: Call) -> Any:
         name, rids = call.payload
         replica = self._host.replicas.get(name)
         if replica is None:
             raise Disconnected(f"the table {name!r:.80} is not here")
-        return pack(replica, _read_rids(replica, rids))
+        return pack(replica, read_rids(replica.schema.kind, rids))
 
     async def _given(self, call: Call) -> Any:
         schema, columns, spread = call.payload
@@ -358,22 +373,23 @@ class Exchange:
     def _staged(self, call: Call) -> Any:
         _, columns, _, stage = call.payload
         kept = self._resume(stage, call)
-        kept.rows.extend(unpack(self._host.reader, kept.replica.schema.kind, columns))
+        kept.rows.append(unpack(self._host.reader, kept.replica.schema.kind, columns))
 
-    async def commit(self, stage: Any, call: Call) -> tuple[Replica, list[Any]]:
-        """Merge what was staged by the caller; answers where, and which rows.
+    async def commit(self, stage: Any, call: Call) -> tuple[Replica, list[list[Any]]]:
+        """Merge what was staged by the caller; answers where, and which rows, in parts.
 
         Raises:
             Disconnected: when it was dropped, because its lease ran out.
         """
         kept = self._resume(stage, call)
         del self._kept[stage]
-        await self.merge(kept.replica, kept.rows, spread=True)
-        return kept.replica, kept.rows.rids
+        return kept.replica, await self.merge_all(kept.replica, kept.rows)
 
-
-def _read_rids(replica: Replica, rids: Any) -> list[Any]:
-    """Rows as they were named on the wire."""
-    if type(rids) is not list:
-        raise WireError("rows are named in a list")
-    return [tuple(rid) for rid in rids] if replica.schema.kind is Kind.BAG else rids
+    async def merge_all(self, replica: Replica, parts: deque[Rows]) -> list[list[Any]]:
+        """Merge, and let go of, what a join staged; answers which rows it was, in parts."""
+        rids = []
+        while parts:
+            part = parts.popleft()
+            rids.append(part.rids)
+            await self.merge(replica, part, spread=True)
+        return rids

@@ -30,14 +30,16 @@ from meshsvc.model import (
     ShardId,
 )
 from meshsvc.tables.clock import Clock
+from meshsvc.tables.columns import Rows
 from meshsvc.tables.conflicts import SHIPPED
+from meshsvc.tables.difference import parts
 from meshsvc.tables.joining.service import Joining
 from meshsvc.tables.leading.service import Asking, Leading
 from meshsvc.tables.lives import Lives
 from meshsvc.tables.looking.service import Looking
 from meshsvc.tables.means import Means
 from meshsvc.tables.protocol import SLICE_ROWS, Exchange
-from meshsvc.tables.replica import Change, Replica, Rows
+from meshsvc.tables.replica import Change, Replica
 from meshsvc.tables.rows import Kind, Origin, Owner, Schema, check_name
 from meshsvc.tables.sending.service import Sending
 from meshsvc.tables.settings import Settings
@@ -232,9 +234,8 @@ class Tables(Service):
                     Deferred.fromCoroutine(self._disown(replica)).addErrback(self.failed)
 
     async def _disown(self, replica: Replica) -> None:
-        rids = replica.rids()
-        for at in range(0, len(rids), 10 * SLICE_ROWS):
-            dropped = replica.disown(rids[at : at + 10 * SLICE_ROWS])
+        for part in parts(replica.rids(), 10 * SLICE_ROWS):
+            dropped = replica.disown(part)
             if dropped:
                 self.counters.add("tables_rows_disowned_total", dropped)
                 self.changed(replica)

@@ -160,7 +160,7 @@ class Turn:
         """Another entry, which further rows may join one by one."""
         self.close()
         self._open = entry
-        self._keys = set(entry.keys)
+        self._keys = set(entry.keys) if len(entry.keys) < ENTRY_ROWS else set()
 
     def join(self, key: Key, value: Any) -> None:
         """A row for the open entry."""
@@ -198,12 +198,15 @@ class BatchReader:
     """Reads batches; what is the same in all of a writer's batches is made once."""
 
     MOST = 4096
-    """Origins and schemas remembered: one for each life of a shard, and each table."""
+    """Origins, schemas and versions remembered: one for each life of a shard, each table, and
+    each of the calls whose rows are being copied.
+    """
 
     def __init__(self) -> None:
         self._origins: dict[tuple[Any, ...], Origin] = {}
         self._owners: dict[tuple[Any, ...], Owner] = {}
         self._schemas: dict[tuple[Any, ...], Schema] = {}
+        self._rows: dict[Row, Row] = {}
 
     def read(self, data: object) -> Batch:
         """Read a batch.
@@ -255,6 +258,16 @@ class BatchReader:
         if found is None:
             found = Schema.read(key)
             self._keep(self._schemas, key, found)
+        return found
+
+    def shared(self, row: Row) -> Row:
+        """A version that many rows have, the same object each time: rows of one call come in
+        many messages when they are copied.
+        """
+        found = self._rows.get(row)
+        if found is None:
+            self._keep(self._rows, row, row)
+            return row
         return found
 
     def _keep(self, where: dict[Any, Any], key: Any, value: object) -> None:

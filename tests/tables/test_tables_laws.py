@@ -10,10 +10,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from meshsvc.errors import BadKey, BadTable, NotEncodable, TooLarge, WireError
 from meshsvc.model import Epoch, Incarnation, NodeId, ShardId
 from meshsvc.tables.clock import COUNTER_BITS, MAX_AHEAD_S, Clock, seconds_of, stamp_of
-from meshsvc.tables.columns import column, read_column
-from meshsvc.tables.difference import chunks, missing, pack, read_summary, summarize, unpack
-from meshsvc.tables.digest import COUNT
-from meshsvc.tables.replica import MANY, Replica, Rows
+from meshsvc.tables.columns import MANY, Rows, column, read_column
+from meshsvc.tables.difference import (
+    chunks,
+    missing,
+    pack,
+    read_rids,
+    read_summary,
+    summarize,
+    unpack,
+)
+from meshsvc.tables.digest import COUNT, Digest, bucket_of
+from meshsvc.tables.replica import LARGE, Replica
 from meshsvc.tables.rows import (
     Kind,
     Origin,
@@ -144,6 +152,26 @@ def test_batches_are_no_more_than_their_rows(kind, watched, batches, rng):
     }
 
 
+@pytest.mark.contract("TBL-6")
+def test_the_two_dicts_of_a_large_copy_do_not_grow_in_one_slice():
+    """A dict of many rows takes long to move to a larger table: never two of them in one turn."""
+    made, grown = replica(), []
+    for at in range(0, 400_000, 1000):
+        row, names = Row(at + 1, ORIGINS[0], False, None), [f"k{n}" for n in range(at, at + 1000)]
+        before = made.rows.__sizeof__(), made.values.__sizeof__()
+        if at % 2000:
+            made.put(row, names, names, 10)
+        else:
+            made.merge(Rows(names, [row] * 1000, names), 10)
+        after = made.rows.__sizeof__(), made.values.__sizeof__()
+        grown.append((before[0] != after[0], before[1] != after[1]))
+    large = grown[LARGE // 1000 + 20 :]
+    assert (True, False) in large
+    assert (False, True) in large
+    assert (True, True) not in large
+    assert len(made.rows) == len(made.values) == 400_000
+
+
 @pytest.mark.parametrize(
     "items",
     [
@@ -187,12 +215,73 @@ def test_malformed_batches_are_refused(keys, values, why):
         BatchReader().read(data)
 
 
+GOOD = [["a", "b"], [1, 2], [list(ORIGINS[0])], [], [5], [0], [-1], [False], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("field", "bad"),
+    [
+        (0, ["a"]),
+        (0, ["a", None]),
+        (1, [1]),
+        (2, [["no", "origin"]]),
+        (3, [["no owner"]]),
+        (4, [-1]),
+        (4, [5.0]),
+        (5, [-1]),
+        (5, [1]),
+        (6, [-2]),
+        (6, [0]),
+        (7, [1]),
+        (7, [False, False]),
+        (8, [0, 1]),
+        (8, [0, -1]),
+        (8, [0, True]),
+        (8, None),
+    ],
+)
+def test_malformed_rows_are_refused(field, bad):
+    """A copy takes rows and summaries as they should be, or none of them."""
+    reader, fields = BatchReader(), [*GOOD]
+    assert [row[:2] for row in unpack(reader, Kind.SET, encode(fields)).rows] == [
+        (5, ORIGINS[0])
+    ] * 2
+    fields[field] = bad
+    with pytest.raises(WireError):
+        unpack(reader, Kind.SET, encode(fields))
+    if field != 1:
+        with pytest.raises(WireError):
+            read_summary(reader, Kind.SET, encode(fields))
+    for data in (fields, b"", encode(fields) + b"x", encode(fields[:-1]), encode(None)):
+        with pytest.raises(WireError):
+            unpack(reader, Kind.SET, data)
+    for named in (7, b"a", [1, 2]):
+        with pytest.raises(WireError):
+            read_rids(Kind.BAG, named)
+
+
 def test_versions_are_a_total_order():
     """Of two different versions exactly one beats the other."""
     rows = [Row(s, o, d, None) for s in (1, 2) for o in ORIGINS for d in (False, True)]
     for a in rows:
         for b in rows:
             assert beats(a, b) + beats(b, a) == (a != b)
+
+
+@pytest.mark.contract("TBL-4")
+def test_rows_that_swapped_their_versions_are_told_apart():
+    """Fingerprints of two rows of one bucket do not add up to the same with the other's version."""
+    keys = [key for key in (f"k{n}" for n in range(40_000)) if bucket_of(key) == 7]
+    rows = [Row(stamp, origin, False, None) for stamp in range(1, 30) for origin in ORIGINS]
+    for number, key in enumerate(keys[1:]):
+        other, mine, theirs = keys[number], rows[number % 87], rows[(number * 7 + 1) % 87]
+        one, swapped = Digest(), Digest()
+        one.add_rows([key, other], [mine, theirs])
+        swapped.add_rows([key, other], [theirs, mine])
+        assert one.differing(swapped.packed()) == [7]
+        assert one.root() != swapped.root()
+        swapped.add_rows([key, other], [theirs, mine])  # out again
+        assert swapped.packed() == Digest().packed()
 
 
 def test_messages_of_rows_are_bounded():

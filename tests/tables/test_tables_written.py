@@ -48,3 +48,22 @@ def test_one_of_many_inserts_is_new(cluster):
     assert len(winners) == 1
     assert {value for _, value in answers} == set(winners)
     assert {table["k"] for table in tables} == set(winners)
+
+
+@pytest.mark.contract("TBL-2")
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_a_large_call_does_not_wait_for_the_turn_to_end(cluster, nodes):
+    """It leaves before it is merged here, alone, and its result is that of any other call."""
+    bench = cluster(nodes, shards=2)
+    table = bench.table("n1")
+    small = table.insert("k0", "small")
+    large = table.insert_many({f"k{n}": "x" * 100 for n in range(1000)})
+    last = table.insert("k1", "last")
+    assert table["k0"] == "x" * 100
+    assert table["k1"] == "last"
+    for call, changed in ((small, 1), (large, 1000), (last, 1)):
+        result = bench.wait(call)
+        assert result.ok
+        assert (len(result.acked), result.changed) == (nodes - 1, changed)
+    bench.sim.run_until(bench.equal, 5.0)
+    assert len(bench.table(f"n{nodes}", 1)) == 1000

@@ -60,10 +60,10 @@ class Following:
 
     async def _committed(self, call: Call) -> Any:
         joining = self._joining
-        replica, rids = await joining.host.exchange.commit(call.payload, call)
+        replica, parts = await joining.host.exchange.commit(call.payload, call)
         source = joining.peers.get(call.source.node)
         if source is not None:
-            await joining.pass_on(replica, rids, source)
+            await joining.pass_on(replica, parts, source)
 
     async def _joined(self, call: Call) -> Any:
         joining = self._joining

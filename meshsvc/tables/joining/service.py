@@ -21,15 +21,17 @@ from meshsvc.errors import CallError, Disconnected, TimedOut
 from meshsvc.messaging.dispatch import Call
 from meshsvc.model import LinkClass, NodeId, Roster, ShardAddress, ShardId
 from meshsvc.retry import exponential
-from meshsvc.tables.conflicts import Conflict, conflict, needs_resolver, resolved
+from meshsvc.tables.columns import Rows
+from meshsvc.tables.conflicts import weigh
+from meshsvc.tables.difference import Gathered
 from meshsvc.tables.digest import COUNT
 from meshsvc.tables.join import Join, Phase, Step
 from meshsvc.tables.joining.following import Following, Refused
 from meshsvc.tables.joining.peers import Greeting, Lock, Peer, views
 from meshsvc.tables.joining.protocol import Telling
-from meshsvc.tables.protocol import SLICE_ROWS, Gathered
-from meshsvc.tables.replica import Replica, Rows
-from meshsvc.tables.rows import Schema, beats
+from meshsvc.tables.protocol import SLICE_ROWS
+from meshsvc.tables.replica import Replica
+from meshsvc.tables.rows import Schema
 
 if TYPE_CHECKING:
     from meshsvc.tables.service import Tables
@@ -61,7 +63,7 @@ class Joining:
         self._working = self._again = False
         self.ready = False
         self._greet_at = 0.0
-        self._staged: dict[tuple[NodeId, str], tuple[int, Rows]] = {}
+        self._staged: dict[tuple[NodeId, str], tuple[int, deque[Rows]]] = {}
         self.verbs = {
             "tables.hello": self._greeted,
             "tables.check": lambda call: self.check(),
@@ -290,54 +292,49 @@ class Joining:
         incoming, scratch = await self._sort(replica, found)
         stage = await host.ask(peer.seat, "tables.open_stage", replica.schema.wire(), ASK_S)
         give = host.exchange.give
-        await give(peer.seat, replica, found.wanted, "tables.stage", stage)
+        for rids in found.wanted:
+            await give(peer.seat, replica, rids, "tables.stage", stage)
         await give(peer.seat, scratch, scratch.rids(), "tables.stage", stage)
         self._staged[peer.info.node_id, name] = (stage, incoming)
         join.staged()
 
-    async def _sort(self, replica: Replica, found: Gathered) -> tuple[Rows, Replica]:
+    async def _sort(self, replica: Replica, found: Gathered) -> tuple[deque[Rows], Replica]:
         """What is to be merged here, and what was resolved; the rest is for the other side."""
-        incoming, scratch = Rows(), self.host.blank(replica.schema)
+        host, incoming = self.host, deque[Rows]()
+        scratch = host.blank(replica.schema)
         resolver = self.resolvers.get(replica.schema.resolver)
         if resolver is None:
             raise Refused(f"no resolver called {replica.schema.resolver} is installed")
-        ask, now = needs_resolver(replica), self.host.now()
-        most, origin = self.host.max_row, self.host.origin
-        for at in range(0, len(found.rows), SLICE_ROWS):
-            for rid, row, value in found.rows.part(at, SLICE_ROWS):
-                mine = replica.rows.get(rid)
-                if mine is None or (beats(row, mine) and not (ask and conflict(mine, row))):
-                    incoming.append(rid, row, value)
-                elif ask and conflict(mine, row):
-                    here = replica.values[rid]
-                    made = resolved(resolver, Conflict(rid, mine, row, here, value), origin, most)
-                    incoming.append(rid, *made)
-                    scratch.merge([(rid, *made)], now)
-                else:
-                    found.wanted.append(rid)
-            await self.host.exchange.breathe()
+        for rows in found.rows:
+            for at in range(0, len(rows), SLICE_ROWS):
+                part = rows.part(at, SLICE_ROWS)
+                if not replica.rows.keys().isdisjoint(part.rids):
+                    part, made, wanted = weigh(replica, part, resolver, host.origin, host.max_row)
+                    scratch.merge(made, host.now())
+                    found.wanted.append(wanted)
+                incoming.append(part)
+                await host.exchange.breathe()
         return incoming, scratch
 
     async def _commit(self, peer: Peer, name: str, join: Join) -> None:
         host, replica = self.host, self.host.replicas[name]
         stage, incoming = self._staged.pop((peer.info.node_id, name))
         await host.ask(peer.seat, "tables.commit", stage, COMMIT_S)
-        await host.exchange.merge(replica, incoming, spread=True)
-        await self.pass_on(replica, incoming.rids, peer)
+        await self.pass_on(replica, await host.exchange.merge_all(replica, incoming), peer)
         await self._tell_joined(peer, name)
         join.committed(host.reactor.seconds())
         await self._unlock()
 
-    async def pass_on(self, replica: Replica, rids: list[Any], source: Peer) -> None:
+    async def pass_on(self, replica: Replica, parts: list[list[Any]], source: Peer) -> None:
         """Give what a join brought to the members that are joined already: the next join, which
         waits for the lock, is to find no difference that was resolved a moment ago.
         """
+        give = self.host.exchange.give
         for peer in list(self.peers.values()):
-            if rids and peer is not source and peer.joined(replica.schema.name):
+            if peer is not source and peer.joined(replica.schema.name):
                 with suppress(CallError):  # anti-entropy brings it there
-                    await self.host.exchange.give(
-                        peer.seat, replica, rids, "tables.rows", spread=True
-                    )
+                    for rids in parts:
+                        await give(peer.seat, replica, rids, "tables.rows", spread=True)
 
     async def _tell_joined(self, peer: Peer, name: str) -> None:
         await self.host.ask(peer.seat, "tables.joined", name, ASK_S)

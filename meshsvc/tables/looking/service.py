@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 from meshsvc.errors import BadTable, CallError, NoSuchTarget, WireError
 from meshsvc.messaging.dispatch import Call
 from meshsvc.model import NodeInfo, ShardAddress, ShardId
-from meshsvc.tables.difference import ROWS_A_CHUNK, index, read_summary, summarize
+from meshsvc.tables.difference import ROWS_A_CHUNK, read_summary, summarize
 from meshsvc.tables.digest import COUNT
 from meshsvc.tables.looking.compare import (
     Copy,
@@ -27,7 +27,6 @@ from meshsvc.tables.looking.compare import (
     groups,
     open_buckets,
 )
-from meshsvc.tables.protocol import SLICE_ROWS
 from meshsvc.tables.replica import Replica
 from meshsvc.tables.table import Table
 
@@ -217,11 +216,7 @@ class Looking:
         replica = self._host.replicas.get(name)
         if replica is None:
             raise BadTable(f"the table {name!r:.80} is not here")
-        found: dict[int, list[Any]] = {bucket: [] for bucket in buckets}
-        rids = replica.rids()
-        for at in range(0, len(rids), 10 * SLICE_ROWS):
-            index(rids[at : at + 10 * SLICE_ROWS], found)
-            await self._host.exchange.breathe()
+        found = await self._host.exchange.index(replica, buckets)
         chosen = [rid for bucket in found.values() for rid in bucket]
         return [replica.schema.kind.value, summarize(replica, chosen)]
 

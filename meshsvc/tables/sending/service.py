@@ -15,7 +15,8 @@ from meshsvc.errors import Disconnected, Fenced, SchemaConflict, TimedOut, TooLa
 from meshsvc.messaging.dispatch import Call
 from meshsvc.model import Epoch, NodeInfo, ShardAddress
 from meshsvc.shards.placement import link_owner
-from meshsvc.tables.replica import MANY, Replica
+from meshsvc.tables.columns import MANY
+from meshsvc.tables.replica import Replica
 from meshsvc.tables.rows import Key, Kind, Row
 from meshsvc.tables.writes import (
     CLOCK,
@@ -97,7 +98,7 @@ class Sending:
         else:
             owner = host.owner if schema.owned and not dead else None
             row = Row(host.clock.stamp(host.reactor.seconds()), host.origin, dead, owner)
-            turn.begin(Entry(schema, row, False, list(keys), list(values)))
+            turn.begin(Entry(schema, row, False, _listed(keys), _listed(values)))
         write, done = self._wait(turn, row, size)
         early = len(keys) >= MANY and turn.size >= EARLY_BYTES
         if early:
@@ -295,3 +296,7 @@ class Sending:
         if owner is not None and host.lives.gone(owner):
             return f"{OWNER_GONE}: {host.me.name} holds that life of the writer's node for over"
         return host.objection(entry.schema.name, epoch) if entry.decided else ""
+
+
+def _listed(column: Sequence[Any]) -> list[Any]:
+    return column if type(column) is list else list(column)
