@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail, maybeDeferred
+from twisted.python.failure import Failure
 
 from meshsvc import __version__
 from meshsvc.admin.answers import NoStore
 from meshsvc.admin.targets import parse_target
 from meshsvc.discovery.status import Status
-from meshsvc.errors import LocalError, NoSuchTarget
+from meshsvc.errors import Disconnected, LocalError, NoSuchTarget
 from meshsvc.gossip.events import Event, Resync
+from meshsvc.gossip.members import Member
 from meshsvc.gossip.members import Status as MemberStatus
 from meshsvc.model import Epoch
 from meshsvc.node.members import Members
@@ -191,11 +193,11 @@ class ShardZeroView:
         if parsed.shard is not None:
             node = node.shard(parsed.shard)
         try:  # a person mistyped: say so, instead of "unreachable"
-            self._members[parsed.node]
+            member = self._members[parsed.node]
             node.address  # noqa: B018
         except NoSuchTarget as error:
             return fail(error)
-        return node.ask(verb, payload, timeout_s)
+        return node.ask(verb, payload, timeout_s).addErrback(_with_status, member)
 
     def query(
         self,
@@ -265,6 +267,14 @@ class ShardZeroView:
 def _shown(status: MemberStatus) -> str:
     """A node that has yet to prove itself by an echo is not alive: it is shown as suspect."""
     return MemberStatus.SUSPECT.value if status is MemberStatus.JOINING else status.value
+
+
+def _with_status(failure: Failure, member: Member) -> Failure:
+    """Of a node that cannot be reached, also what the members say of it."""
+    if failure.check(Disconnected) is None or member.alive:
+        return failure
+    text = f"{member.name} is {_shown(member.status)}: {failure.getErrorMessage()}"
+    return Failure(Disconnected(text))
 
 
 def _no_store() -> NoStore:

@@ -58,7 +58,7 @@ class Acceptor:
         self._counters = counters
         self._send = send
         self._ports: dict[str, Port] = {}
-        self._all_ready = False
+        self._all_ready = self._closed = False
         self._crowded: set[Port] = set()
         self._patience: IDelayedCall | None = None
 
@@ -72,9 +72,12 @@ class Acceptor:
         """Give a shard its share of a listener; returns the bound address.
 
         Raises:
-            NotServed: when there is no such listener, or the shard may not have it.
+            NotServed: when there is no such listener, the shard may not have it, or all are
+                closed.
             StartError: (73) when its port cannot be bound.
         """
+        if self._closed:  # by then nothing is configured any more: say why
+            raise NotServed(f"{listener} is not served: the node is stopping")
         if listener == ADMIN and shard != 0:
             raise NotServed("admin is served by shard 0 alone")
         port = self._ports.get(listener)
@@ -105,6 +108,7 @@ class Acceptor:
 
     def close(self) -> None:
         """Close all ports and cut all strangers."""
+        self._closed = True
         for stranger in self.strangers.take_all():
             stranger.release()
         if self._patience is not None:

@@ -239,6 +239,13 @@ async def test_ports_wait_for_all_shards(bench):
     await settle(lambda: len(bench.got) == 2)
 
 
+def test_a_listener_that_is_asked_for_too_late_is_told_why(bench):
+    """A shard may still be starting while the node ends: it has not been configured wrongly."""
+    bench.acceptor.close()
+    with pytest.raises(NotServed, match="client is not served: the node is stopping"):
+        bench.acceptor.listen(ShardId(0), "client")
+
+
 @pytest_twisted.ensureDeferred
 async def test_tcp_listeners_are_bound_on_demand(bench):
     """tcp:HOST:PORT is bound once, for all that ask; what cannot be bound says why."""

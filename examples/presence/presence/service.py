@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from presence.http import site
@@ -25,7 +25,11 @@ class PresenceService(Service):
         """Open the table, then the door."""
         super().startService()
         self._starting = Deferred.fromCoroutine(self._start())
-        self._starting.addErrback(lambda failure: log.failure("presence cannot start", failure))
+        self._starting.addErrback(self._cannot_start)
+
+    def _cannot_start(self, failure) -> None:
+        if failure.check(CancelledError) is None:  # else the node is stopping
+            log.failure("presence cannot start", failure)
 
     async def _start(self) -> None:
         await self.registry.open()

@@ -51,6 +51,7 @@ class JsonClient:
         self._at = (host, port)
         self._connection: http.client.HTTPConnection | None = None
         self._used_at = 0.0
+        self._changes = False
 
     def __del__(self) -> None:
         """The verbs ask once and forget it: close what is kept, as sockets should be."""
@@ -113,6 +114,7 @@ class JsonClient:
         if now - self._used_at > KEPT_S:
             self.close()
         self._used_at = now
+        self._changes = method != "GET"
         kept = self._connection is not None
         connection = self._connection or http.client.HTTPConnection(*self._at)
         connection.timeout = timeout_s
@@ -161,7 +163,9 @@ class JsonClient:
     def _unreachable(self, error: BaseException) -> CliError:
         if isinstance(error, TimeoutError):
             text = f"no answer in time from {self.url}: whoever listens there is stopped, or busy"
-            return CliError(exits.UNREACHABLE, f"{text}; what was asked may have been done or not")
+            if self._changes:
+                text += "; what was asked may have been done or not"
+            return CliError(exits.UNREACHABLE, text)
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         advice = self.advice
         if isinstance(error, ConnectionResetError | http.client.HTTPException):

@@ -152,7 +152,9 @@ def elect(args: argparse.Namespace) -> int:
 def _held(args: argparse.Namespace, value: str, then: Callable[[Claim], int]) -> int:
     _check(args)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the place is left in order
-    claim = Claim(store_of(args), args.name, value, args.ttl)
+    store = store_of(args)
+    store.timeout_s = min(store.timeout_s, args.timeout or store.timeout_s)
+    claim = Claim(store, args.name, value, args.ttl)
     try:
         if not claim.wait(args.timeout):
             waited = f"{args.timeout:g} s"

@@ -130,11 +130,11 @@ class StoreService(Service):
         shard = self._shard
         self._etcd = EtcdFactory(self.kv, shard.reactor, shard.counters)
         listening = shard.listeners.listen("etcd", self._etcd)
-        listening.addErrback(
-            lambda failure: self.log.error(
-                "etcd's API is not served: {why}", why=failure.getErrorMessage()
-            )
-        )
+        listening.addErrback(self._not_served)
+
+    def _not_served(self, failure: Failure) -> None:
+        if self._stopping is None:
+            self.log.error("etcd's API is not served: {why}", why=failure.getErrorMessage())
 
     def _opened(self) -> None:
         if self._stopping is not None:
