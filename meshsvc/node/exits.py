@@ -46,12 +46,19 @@ class ExitStatus:
         atexit.register(self.apply)
 
     def apply(self) -> None:
-        """End the process now when a failure was noted."""
+        """End the process now when a failure was noted, with the reason as its last words.
+
+        On the process's own stderr: ``sys.stderr`` writes into the log, which is closed, and
+        people read a log from its end, where the shards have told how they stopped.
+        """
         if self.code == OK:
             return
-        for stream in (sys.stdout, sys.stderr):
+        words = ("", f"meshsvc: {self.text} (exit code {self.code})\n")
+        for stream, last in zip((sys.stdout, sys.__stderr__), words, strict=True):
             try:
-                stream.flush()
+                if stream is not None:
+                    stream.write(last)
+                    stream.flush()
             except (OSError, ValueError):
                 continue  # closed, or a full pipe: nobody reads it any more
         self._leave(self.code)

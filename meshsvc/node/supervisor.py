@@ -9,7 +9,6 @@ once a second, and when something happens.
 from __future__ import annotations
 
 import os
-import sys
 from typing import Any
 
 from twisted.application.service import Service
@@ -130,7 +129,6 @@ class Supervisor(Service):
         if self._status.note(code, text):
             self._log.critical("the node ends (exit code {code}): {text}", code=code, text=text)
             self._notifier.send(f"STATUS=failed: {text}")
-            sys.stderr.write(f"meshsvc: {text}\n")
         self.stop(FAILURE_DRAIN_S)
 
     # what the shards say
@@ -345,8 +343,7 @@ class Supervisor(Service):
         wedged = [str(worker.shard) for worker in self._workers if worker.wedged]
         if wedged:
             text = f"shard {', '.join(wedged)} did not stop in time and was killed"
-            if self._status.note(exits.SOFTWARE, text):
-                sys.stderr.write(f"meshsvc: {text}\n")
+            self._status.note(exits.SOFTWARE, text)
         if self._ticking.running:
             self._ticking.stop()
         if self._wake_call is not None and self._wake_call.active():

@@ -118,8 +118,8 @@ def _parse(path: str, data: bytes) -> _Stored:
         row = json.loads(data)
         stored = _Stored(row["node_id"], row["cluster"], row["name"], row["generation"])
         intact = row.keys() == _KEYS or row[CHECKSUM] == _sum(row)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StartError(_damaged(path, repr(error)), EX_IOERR) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise StartError(_damaged(path, "it is no whole JSON object of a node"), EX_IOERR) from None
     texts = (stored.node_id, stored.cluster, stored.name)
     if not all(isinstance(text, str) for text in texts) or type(stored.generation) is not int:
         raise StartError(_damaged(path, "a value has the wrong type"), EX_IOERR)
@@ -170,6 +170,6 @@ def _unusable(data_dir: str, error: OSError) -> str:
 def _damaged(path: str, what: str) -> str:
     return (
         f"{path} is damaged ({what}): check the disk and start again, as it may have been misread;"
-        " if it stays so, restore the file from a backup, or, once the node is removed from its"
-        " cluster, delete its data directory to let it join as a new one"
+        " if it stays so, restore the file from a backup, or, when the other nodes are well, move"
+        " the data directory away: the node joins again under its name, as another one"
     )

@@ -63,6 +63,7 @@ class TestExitStatus:
         )
         ended = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
         assert (ended.returncode, ended.stdout) == (70, b"last words\n")
+        assert ended.stderr == b"meshsvc: x (exit code 70)\n"
 
 
 class TestNotifier:

@@ -280,17 +280,21 @@ def test_restart_intensity_names_the_shard(make_node):
 
 
 def test_ready_is_told_to_systemd(make_node, tmp_path):
-    """READY=1 is sent once all shards are ready, then WATCHDOG=1, at the end STOPPING=1."""
+    """READY=1 is sent once all shards are ready, STOPPING=1 at the end; WATCHDOG=1 all along."""
+
+    def said():
+        while (message := listener.recv(4096)) == b"WATCHDOG=1":
+            continue
+        return message
+
     path = str(tmp_path / "notify")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     listener.bind(path)
     listener.settimeout(20)
     node = make_node().start(env={"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "30000000"})
-    assert listener.recv(4096) == b"READY=1\nSTATUS=serving with 2 shards"
+    assert said() == b"READY=1\nSTATUS=serving with 2 shards"
     assert listener.recv(4096) == b"WATCHDOG=1"
     node.process.send_signal(signal.SIGTERM)
-    while (message := listener.recv(4096)) == b"WATCHDOG=1":
-        continue
-    assert message == b"STOPPING=1\nSTATUS=draining"
+    assert said() == b"STOPPING=1\nSTATUS=draining"
     assert node.wait_exit() == 0
     listener.close()

@@ -218,6 +218,15 @@ def test_a_record_beside_an_empty_journal_is_no_damage(tmp_path):
         assert found == (Record(JOINED, cluster=9) if member == 1 else Record())
 
 
+def test_the_shard_of_another_node_is_not_given_up(data_dir, capsys):
+    """78, as its start says: here it would be dropped from the groups of the node it belongs to."""
+    (data_dir / "identity.json").write_text(json.dumps({"node_id": "b" * 32}))
+    assert main(["repair", "--rebuild", str(data_dir)]) == 78
+    assert f"belongs to shard 0 of node {NODE}" in capsys.readouterr().err
+    (data_dir / "identity.json").write_text("{")
+    assert main(["repair", str(data_dir)]) == 0
+
+
 def test_a_directory_that_keeps_nothing_is_told_from_one_that_is_no_nodes(tmp_path, capsys):
     """64 for any old directory; a node without a store is told that it has none."""
     assert main(["repair", str(tmp_path)]) == 64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from dataclasses import replace
@@ -12,9 +13,12 @@ from meshsvc.admin.cli import exits
 from meshsvc.admin.cli.exits import CliError
 from meshsvc.admin.cli.output import show_rows
 from meshsvc.errors import StartError
+from meshsvc.storage import owner as owners
 from meshsvc.storage import repair as repairs
+from meshsvc.storage.failures import Damaged
 from meshsvc.storage.files import RealFileSystem
 from meshsvc.storage.identity import IDENTITY
+from meshsvc.storage.owner import journal_dir
 from meshsvc.storage.repair import Finding, GivenUp
 
 COLUMNS = ("shard", "state", "replica", "groups", "entries", "detail")
@@ -46,6 +50,7 @@ def _repair(args: argparse.Namespace, fs: RealFileSystem, data_dir: str) -> int:
         raise CliError(exits.USAGE, f"{data_dir} has nothing of shard {args.shard}")
     if not shards:
         _say_nothing_kept(data_dir)
+    _check_owners(fs, data_dir, shards)
     chosen = shards if args.shard is None else (args.shard,)
     findings = [_look(fs, data_dir, shard) for shard in chosen]
     damaged = [finding for finding in findings if finding.damage]
@@ -57,6 +62,22 @@ def _repair(args: argparse.Namespace, fs: RealFileSystem, data_dir: str) -> int:
     given_up = [repairs.give_up(fs, data_dir, finding.shard) for finding in damaged]
     show_rows(args.output, [_rebuilt(each) for each in given_up], REBUILT_COLUMNS)
     return exits.OK
+
+
+def _check_owners(fs: RealFileSystem, data_dir: str, shards: tuple[int, ...]) -> None:
+    """Refuse (78) the shards of another node: to give one up here would drop that node's member."""
+    try:
+        node_id = str(json.loads(fs.read(os.path.join(data_dir, IDENTITY)) or b"")["node_id"])
+    except (ValueError, KeyError, TypeError):
+        return  # lost or damaged, as the start of the node says
+    for shard in shards:
+        folder = journal_dir(data_dir, shard)
+        try:
+            owner = owners.load(fs, folder)
+        except Damaged:
+            continue
+        if owner is not None:
+            owners.check(owner, folder, node_id, shard)
 
 
 def _say_nothing_kept(data_dir: str) -> None:
