@@ -139,6 +139,24 @@ class Messaging(Service):
             stats.rejected(sent)
         return sent
 
+    def tell_now(
+        self, target: ShardAddress, verb: str, payload: object, link_class: LinkClass
+    ) -> Sent:
+        """``tell`` another node without waiting for the turn to end.
+
+        For one who collects what it says in a turn by itself. What waits for the same shard
+        leaves with it, before it.
+        """
+        lane = self._post.lane(target, link_class)
+        waiting = lane.dirty
+        lane.dirty = True  # no flush is wanted at the turn's end, unless something gets stuck
+        sent = self.tell_lane(lane, verb, payload)
+        lane.dirty = waiting
+        if sent is _ACCEPTED and not self._post.send_now(lane) and not waiting:
+            self._post.written(lane)
+            self._flush_later(FULL_RETRY_S)
+        return sent
+
     def ask(
         self,
         target: ShardAddress,

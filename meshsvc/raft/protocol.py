@@ -65,7 +65,10 @@ class Transport(Protocol):
         """Receive no more."""
 
     def send(self, to: Member, data: bytes) -> None:
-        """Send a message; never waits, and may lose it."""
+        """Send a message; never waits, and may lose it. It leaves when the turn ends."""
+
+    def flush(self) -> None:
+        """Somebody waits for what was sent in this turn: let it leave now."""
 
 
 @dataclass(frozen=True, slots=True)

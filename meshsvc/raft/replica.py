@@ -46,7 +46,10 @@ class Host(Protocol):
         """Do work that waits for the disk."""
 
     def send(self, to: Member, data: bytes) -> None:
-        """Send a message."""
+        """Send a message; it leaves when the turn ends, or with ``flush``."""
+
+    def flush(self) -> None:
+        """Let what was sent leave now."""
 
     def read_known(self, read: int, index: int) -> None:
         """A read may be served from an index on."""
@@ -150,11 +153,12 @@ class Replica:
     def _do(self, ready: Ready) -> None:
         for chunk in ready.chunks:
             self._keep(chunk)
-        if ready.durable:
-            self._host.run(self._disk.persist(ready), lambda _, error: self._written(ready, error))
-        else:
+        if not ready.durable:
             self._send(ready.after)
         self._send(ready.messages)
+        if ready.durable:
+            self._host.flush()  # so that the others write while this disk does
+            self._host.run(self._disk.persist(ready), lambda _, error: self._written(ready, error))
         for read in ready.reads:
             self._host.read_known(read.read, read.index)
         self._apply(ready.committed)
@@ -181,6 +185,7 @@ class Replica:
 
     def _persisted(self, ready: Ready) -> None:
         self._send(ready.after)
+        self._host.flush()
         self.raft.persisted(ready, self._host.now())
         self.drain()
 

@@ -65,6 +65,7 @@ class RaftGroup(Service):
     ) -> None:
         self._around, self._reactor = around, around.reactor
         self._member, self._transport = log, transport
+        self.send, self.flush = transport.send, transport.flush
         self._settings = settings or Settings()
         self._replica = Replica(self, log, machine, self._settings)
         self._asking = Asking(self._settings.election_s, self._new_session)
@@ -279,6 +280,7 @@ class RaftGroup(Service):
         if self._raft is not None:
             self._asking.fresh(self._raft, self._reactor.seconds())
             self._replica.go_on()
+            self.flush()
         self._arm()
 
     def _wake(self) -> None:
@@ -329,10 +331,6 @@ class RaftGroup(Service):
                 then(None, result.value)
 
         Deferred.fromCoroutine(work).addBoth(ended).addErrback(self._broken)
-
-    def send(self, to: Member, data: bytes) -> None:
-        """Send a message."""
-        self._transport.send(to, data)
 
     def warn(self, text: str) -> None:
         """Something went wrong that will be tried again."""

@@ -34,8 +34,10 @@ MAX_QUEUED = 16 * 1024 * 1024
 class Messaging(Protocol):
     """What the transport needs of the messaging service."""
 
-    def tell(self, target: ShardAddress, verb: str, payload: object, link_class: LinkClass) -> Sent:
-        """Send one way; never waits."""
+    def tell_now(
+        self, target: ShardAddress, verb: str, payload: object, link_class: LinkClass
+    ) -> Sent:
+        """Send one way, without waiting for the turn to end; never waits."""
 
     def register_oneway(self, verb: str, handler: Callable[[Any], object]) -> None:
         """Take a verb."""
@@ -122,10 +124,14 @@ class MeshTransport:
             self._counters.add(DROPPED, reason="full")
         if not self._flushing:
             self._flushing = True
-            self._call_later(0, self._flush)
+            self._call_later(0, self._end_turn)
 
-    def _flush(self) -> None:
+    def _end_turn(self) -> None:
         self._flushing = False
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is queued, of all groups, without waiting for the turn to end."""
         queues, self._queues = self._queues, {}
         for node, queue in queues.items():
             payload = [
@@ -136,7 +142,7 @@ class MeshTransport:
             if not payload:
                 continue
             target = ShardAddress(node, self._shard)
-            sent = self._messaging.tell(target, VERB, payload, self._class)
+            sent = self._messaging.tell_now(target, VERB, payload, self._class)
             if sent is Sent.ACCEPTED:
                 continue
             for group, to in queue.lines:
@@ -202,3 +208,7 @@ class GroupTransport:
     def send(self, to: Member, data: bytes) -> None:
         """Queue a message for the end of the turn."""
         self._mesh.send(self._group, to, data)
+
+    def flush(self) -> None:
+        """Let what is queued leave now."""
+        self._mesh.flush()

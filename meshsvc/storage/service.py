@@ -13,15 +13,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import Thread
 from typing import Any, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.python.threadpool import ThreadPool
 
 from meshsvc.counters import Counters
 from meshsvc.errors import LocalError
@@ -56,24 +56,37 @@ class _Work:
 class WriterThread:
     """One thread for the work on files, as ``run`` of ``JournalService``.
 
-    It is not the reactor's pool: look-ups of names can fill that for minutes.
+    It is not the reactor's pool: look-ups of names can fill that for minutes, and handing a
+    call to a pool and its result back takes as long as the fsync of a good disk.
     """
 
     def __init__(self, reactor: Any) -> None:
         self._reactor = reactor
-        self._pool = ThreadPool(1, 1, "journal")
-        self._pool.start()
+        self._calls: SimpleQueue[_Work | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, name="journal")
+        self._thread.start()
         # Also when nobody stops the service: the interpreter would wait for the thread.
         reactor.addSystemEventTrigger("after", "shutdown", self.stop)
 
     def __call__(self, call: Callable[..., T], *args: Any) -> Deferred[T]:
         """Call in the thread; fires in the reactor."""
-        return deferToThreadPool(self._reactor, self._pool, call, *args)
+        done: Deferred[T] = Deferred()
+        self._calls.put(_Work(call, args, done))
+        return done
 
     def stop(self) -> None:
         """End the thread once its last call is done."""
-        if not self._pool.joined:
-            self._pool.stop()
+        self._calls.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (work := self._calls.get()) is not None:
+            try:
+                result = work.call(*work.args)
+            except BaseException:  # whatever it is, who waits is told
+                result = Failure()
+            self._reactor.callFromThread(work.done.callback, result)
+            del work, result  # nothing is held on to while there is nothing to do
 
 
 class JournalService(Service):

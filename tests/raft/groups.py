@@ -164,6 +164,9 @@ class Wire:
     def send(self, to, data):
         self.world.carry(self.me, to, data)
 
+    def flush(self):
+        pass
+
 
 class World:
     """Replicas 1 to ``members`` of one group, started."""

@@ -27,7 +27,7 @@ class Mesh:
         )
         self.transport.start()
 
-    def tell(self, target, verb, payload, link_class):
+    def tell_now(self, target, verb, payload, link_class):
         self.told.append((target, verb, payload, link_class))
         return self.answer
 
