@@ -7,6 +7,7 @@ from meshsvc.raft.log import Unsafe
 from meshsvc.raft.messages import (
     Append,
     AppendReply,
+    Committed,
     Heartbeat,
     HeartbeatReply,
     SnapshotChunk,
@@ -69,6 +70,11 @@ class Following:
             )
         self._commit(message.commit)
         core.answer(leader, HeartbeatReply(core.term, message.round))
+
+    def committed(self, leader: Member, message: Committed) -> None:
+        """Take the news; what is missed here comes with a heartbeat."""
+        if self._core.log.matches(message.commit, message.commit_term):
+            self._commit(message.commit)
 
     def chunk(self, leader: Member, message: SnapshotChunk) -> None:
         """Take a chunk of a snapshot if it is the one wanted next.

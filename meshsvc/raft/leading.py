@@ -11,7 +11,7 @@ from __future__ import annotations
 from meshsvc.raft.core import CONFIG, NOOP, Core
 from meshsvc.raft.log import ENTRY_OVERHEAD
 from meshsvc.raft.membership import ChangeRefused, plan
-from meshsvc.raft.messages import Append, AppendReply, Heartbeat, HeartbeatReply
+from meshsvc.raft.messages import Append, AppendReply, Committed, Heartbeat, HeartbeatReply
 from meshsvc.raft.progress import Mode, Progress
 from meshsvc.raft.quorum import Config, Member, reached
 from meshsvc.raft.reads import Reads
@@ -221,6 +221,7 @@ class Leading:
         number = self.reads.begin_round()
         for member, progress in self.progress.items():
             commit = min(progress.match, core.log.commit)
+            progress.commit_sent = max(progress.commit_sent, commit)
             core.tell(member, Heartbeat(core.term, commit, number))
         self._confirm()
 
@@ -261,7 +262,8 @@ class Leading:
         core, progress = self._core, self.progress[member]
         while progress.may_send(core.settings):
             lacks = progress.next <= core.log.last_index
-            if not (lacks or progress.poke or self._commit_is_news(progress)):
+            if not (lacks or progress.poke):
+                self._tell_commit(member, progress)
                 return
             if progress.next <= core.log.base_index:
                 self.snapshots.begin(member, progress)
@@ -274,9 +276,16 @@ class Leading:
         if progress.mode is Mode.SNAPSHOT:
             self.snapshots.feed(member, progress)
 
-    def _commit_is_news(self, progress: Progress) -> bool:
-        known = min(self._core.log.commit, progress.next - 1)
-        return progress.mode is Mode.REPLICATE and progress.commit_sent < known
+    def _tell_commit(self, member: Member, progress: Progress) -> None:
+        """Tell how far the log is committed; the next append would, but may be long in coming."""
+        core, log = self._core, self._core.log
+        index = min(log.commit, progress.next - 1)
+        if progress.mode is not Mode.REPLICATE or progress.commit_sent >= index:
+            return
+        term = log.term_at(index)
+        if term is not None:  # else it is compacted away: heartbeats tell
+            progress.commit_sent = index
+            core.tell(member, Committed(core.term, index, term))
 
     def _append_message(self, progress: Progress, made: dict[tuple[int, int], Append]) -> Append:
         """An append from ``next`` on; members at the same place get the same object."""

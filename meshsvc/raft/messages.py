@@ -144,6 +144,15 @@ class TransferRequest:
     to: int
 
 
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Everything up to the entry (commit, commit_term), if you have that. It is not answered."""
+
+    term: int
+    commit: int
+    commit_term: int
+
+
 Message = (
     VoteRequest
     | VoteReply
@@ -158,12 +167,13 @@ Message = (
     | ReadReply
     | TimeoutNow
     | TransferRequest
+    | Committed
 )
 
 _KINDS: tuple[type[Any], ...] = (
     *(VoteRequest, VoteReply, Append, AppendReply, Heartbeat, HeartbeatReply),
     *(SnapshotChunk, SnapshotReply, Propose, ReadRequest, ReadReply, TimeoutNow),
-    TransferRequest,
+    *(TransferRequest, Committed),
 )
 _NUMBERS = {cls: number for number, cls in enumerate(_KINDS)}
 _FIELDS = {cls: tuple(each.name for each in fields(cls)) for cls in _KINDS}

@@ -19,6 +19,7 @@ from meshsvc.raft.log import Unsafe
 from meshsvc.raft.messages import (
     Append,
     AppendReply,
+    Committed,
     Heartbeat,
     HeartbeatReply,
     Message,
@@ -45,7 +46,7 @@ class Admission(IntEnum):
     TRANSFERRING = 3
 
 
-_FROM_LEADER = (Append, Heartbeat, SnapshotChunk)
+_FROM_LEADER = (Append, Committed, Heartbeat, SnapshotChunk)
 
 
 class Roles:
@@ -61,6 +62,7 @@ class Roles:
             VoteReply: self._vote_reply,
             Append: self.following.append,
             Heartbeat: self.following.heartbeat,
+            Committed: self.following.committed,
             SnapshotChunk: self.following.chunk,
             AppendReply: self._append_reply,
             HeartbeatReply: self._heartbeat_reply,

@@ -10,6 +10,7 @@ from meshsvc.errors import WireError
 from meshsvc.raft.messages import (
     Append,
     AppendReply,
+    Committed,
     Heartbeat,
     HeartbeatReply,
     Propose,
@@ -46,6 +47,7 @@ GOLDEN = {
     ReadReply(5, 77, 9): "840a05184d09",
     TimeoutNow(5): "820b05",
     TransferRequest(5, 3): "830c0503",
+    Committed(5, 9, 4): "840d050904",
 }
 
 
@@ -58,7 +60,7 @@ def test_golden_bytes(message):
 
 
 BAD = [
-    *(5, [], ["x"], [13, 1], [-1, 1], [0], [True, 1]),
+    *(5, [], ["x"], [14, 1], [-1, 1], [0], [True, 1]),
     *([11], [11, 1, 2], [11, -1], [11, "1"], [11, 2**64], [11, True], [11, None]),
     [0, 5, 9, 4, 1, False],
     [2, 5, 8, 4, 7, [5, 1]],

@@ -18,6 +18,7 @@ from meshsvc.raft.membership import ChangeRefused
 from meshsvc.raft.messages import (
     Append,
     AppendReply,
+    Committed,
     Heartbeat,
     HeartbeatReply,
     SnapshotChunk,
@@ -71,6 +72,8 @@ def said(message):  # noqa: PLR0911 - one line a kind
             return f"I lack {message.index}, maybe {message.hint_index}/{message.hint_term}"
         case AppendReply():
             return f"have {message.index}"
+        case Committed():
+            return f"committed up to {message.commit}/{message.commit_term}"
         case SnapshotChunk():
             done = ", the last" if message.done else ""
             return f"snapshot {message.meta.index}/{message.meta.term} chunk {message.number}{done}"

@@ -9,7 +9,7 @@ from cores import QUICK, Disk, Group
 
 from meshsvc.raft.core import COMMAND, CONFIG, FRESH_TERM
 from meshsvc.raft.log import Unsafe
-from meshsvc.raft.messages import Append, AppendReply, Heartbeat, Propose
+from meshsvc.raft.messages import Append, AppendReply, Committed, Heartbeat, Propose
 from meshsvc.raft.progress import Mode
 from meshsvc.raft.quorum import make_config
 from meshsvc.raft.raft import Admission
@@ -359,6 +359,28 @@ def test_a_commit_is_carried_to_the_followers_at_once():
     group.propose(1, b"a")
     assert group.now == now
     assert group[2].state == group[3].state == [b"a"]
+
+
+def test_the_news_of_a_commit_is_not_answered():
+    """One append and its answer, then the news: that is all a proposal costs each follower."""
+    group = Group(3)
+    group.elect(1)
+    group.log.clear()
+    group.propose(1, b"a")
+    said = [type(message) for source, to, message, _ in group.log if 2 in (source, to)]
+    assert said == [Append, AppendReply, Committed]
+
+
+def test_the_news_of_a_commit_is_nothing_to_who_lacks_the_entry():
+    """An entry that is not there, or is another one, is not committed by hearsay."""
+    group = Group(3)
+    group.elect(1)
+    group.propose(1, b"a")
+    before = group.status(2)
+    for news in (Committed(2, before.last + 1, 2), Committed(2, before.last, 1)):
+        group.raft(2).step(1, news, group.now)
+    assert group.status(2).commit == before.commit == before.last
+    assert group.raft(2).ready() is None
 
 
 def test_applying_goes_in_bounded_batches():
