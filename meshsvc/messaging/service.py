@@ -130,8 +130,11 @@ class Messaging(Service):
 
     def tell_lane(self, lane: Lane, verb: str, payload: object) -> Sent:
         """``tell`` over a lane from ``lane``."""
+        return self._tell(lane, verb, encode_payload(payload))
+
+    def _tell(self, lane: Lane, verb: str, data: bytes) -> Sent:
         stats = self._stats.of(verb)
-        item = stats.tell_prefix + encode_payload(payload)
+        item = stats.tell_prefix + data
         sent = self._put(lane, item)
         if sent is _ACCEPTED:
             stats.accepted.value += 1
@@ -139,18 +142,16 @@ class Messaging(Service):
             stats.rejected(sent)
         return sent
 
-    def tell_now(
-        self, target: ShardAddress, verb: str, payload: object, link_class: LinkClass
-    ) -> Sent:
+    def tell_now(self, target: ShardAddress, verb: str, data: bytes, link_class: LinkClass) -> Sent:
         """``tell`` another node without waiting for the turn to end.
 
-        For one who collects what it says in a turn by itself. What waits for the same shard
-        leaves with it, before it.
+        For one who collects what it says in a turn by itself, and encodes it: ``data`` is a
+        payload in strict CBOR. What waits for the same shard leaves with it, before it.
         """
         lane = self._post.lane(target, link_class)
         waiting = lane.dirty
         lane.dirty = True  # no flush is wanted at the turn's end, unless something gets stuck
-        sent = self.tell_lane(lane, verb, payload)
+        sent = self._tell(lane, verb, data)
         lane.dirty = waiting
         if sent is _ACCEPTED and not self._post.send_now(lane) and not waiting:
             self._post.written(lane)

@@ -10,8 +10,6 @@ from meshsvc.raft.core import Core
 from meshsvc.raft.ready import Outgoing, Ready
 from meshsvc.storage.records import Entry, HardState, SnapshotMeta
 
-_NOTHING = Ready()
-
 
 class Duties:
     """The duties of one member."""
@@ -26,6 +24,9 @@ class Duties:
         limits = core.settings
         committed = core.log.take_committed(limits.apply_bytes, limits.apply_entries)
         snapshot, hard, entries, after = self._to_persist()
+        said = core.received or core.free or core.reads or core.wanted
+        if not (said or committed or after or entries or hard or snapshot):
+            return None
         ready = Ready(
             tuple(core.received),
             snapshot,
@@ -40,7 +41,7 @@ class Duties:
         for taken in (core.received, core.free, core.reads, core.wanted):
             taken.clear()
         self._saving = self._saving or ready.durable
-        return None if ready == _NOTHING else ready
+        return ready
 
     def _to_persist(
         self,

@@ -30,7 +30,8 @@ class Leading:
         self.transfer = Transfer(core, self.reads)
         self.snapshots = SnapshotSending(core)
         self.heartbeat_at = core.now
-        self._checked_from = core.now
+        self.check_at = self._checked_from = core.now
+        """When to look whether a quorum still answers: not after that could have ceased."""
         self._uncommitted = 0
         self._adopt(core.log.last_index + 1)
         self._first = self._append(NOOP, b"")
@@ -246,6 +247,7 @@ class Leading:
 
     def tick(self) -> None:
         """Speak when that is due."""
+        self.check_at = self.deposed_at
         if self._core.now >= self.heartbeat_at:
             self.beat()
         self.transfer.tick()

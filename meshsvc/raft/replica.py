@@ -103,6 +103,7 @@ class Replica:
         self._slice = settings.apply_entries
         self.applied, self._term_applied, self._bytes = 0, 0, 0
         self._encoded: tuple[Message | None, bytes] = (None, b"")
+        self._outgoing: list[Outgoing] = []
 
     async def start(self, founding: Config | None, rng: Random) -> None:
         """Take up what the disk holds; see ``RaftGroup.start``."""
@@ -130,18 +131,23 @@ class Replica:
             return
         self._draining = True
         try:
-            for _ in range(MAX_READIES):
-                if self.stopped or (ready := self.raft.ready()) is None:
-                    break
-                self._do(ready)
-            else:
-                self._host.soon()
+            self._do_all()
         except Exception as error:
             self._host.failed(error)
         finally:
             self._draining = False
         if not self.stopped:
             self._host.drained()
+
+    def _do_all(self) -> None:
+        try:
+            for _ in range(MAX_READIES):
+                if self.stopped or (ready := self.raft.ready()) is None:
+                    return
+                self._do(ready)
+            self._host.soon()
+        finally:
+            self._speak()
 
     def go_on(self) -> None:
         """Another turn: apply the next slice, if one waits, and do what else there is."""
@@ -154,9 +160,10 @@ class Replica:
         for chunk in ready.chunks:
             self._keep(chunk)
         if not ready.durable:
-            self._send(ready.after)
-        self._send(ready.messages)
+            self._outgoing += ready.after
+        self._outgoing += ready.messages
         if ready.durable:
+            self._speak()
             self._host.flush()  # so that the others write while this disk does
             self._host.run(self._disk.persist(ready), lambda _, error: self._written(ready, error))
         for read in ready.reads:
@@ -164,6 +171,12 @@ class Replica:
         self._apply(ready.committed)
         for wanted in ready.wanted:
             self._fetch(wanted)
+
+    def _speak(self) -> None:
+        """Send what was put off until what is committed is applied: who proposed comes first."""
+        if self._outgoing:
+            outgoing, self._outgoing = self._outgoing, []
+            self._send(outgoing)
 
     def _send(self, outgoing: Sequence[Outgoing]) -> None:
         for to, message in outgoing:

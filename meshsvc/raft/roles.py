@@ -129,7 +129,7 @@ class Roles:
         """When ``tick`` is next wanted."""
         if self.leading is not None:
             leading = self.leading
-            return min(leading.heartbeat_at, leading.deposed_at, leading.transfer.until)
+            return min(leading.heartbeat_at, leading.check_at, leading.transfer.until)
         return self._core.campaign_at
 
     # --- changing roles ------------------------------------------------------------------

@@ -382,7 +382,7 @@ class RaftGroup(Service):
         if raft is None or self._stopped:
             return
         leader = raft.leader
-        if leader == self._member.replica and not raft.in_charge:
+        if leader != NOBODY and not raft.in_charge and leader == self._member.replica:
             leader = NOBODY
         if (leader, raft.term) != self._led:
             if leader not in (NOBODY, self._led[0]):

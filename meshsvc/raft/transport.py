@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from meshsvc.counters import Counters
 from meshsvc.model import LinkClass, NodeId, Sent, ShardAddress, ShardId
 from meshsvc.raft.quorum import Member
+from meshsvc.wire.codec import encode
 
 if TYPE_CHECKING:
     from meshsvc.raft.protocol import Receiver
@@ -34,10 +35,8 @@ MAX_QUEUED = 16 * 1024 * 1024
 class Messaging(Protocol):
     """What the transport needs of the messaging service."""
 
-    def tell_now(
-        self, target: ShardAddress, verb: str, payload: object, link_class: LinkClass
-    ) -> Sent:
-        """Send one way, without waiting for the turn to end; never waits."""
+    def tell_now(self, target: ShardAddress, verb: str, data: bytes, link_class: LinkClass) -> Sent:
+        """Send an encoded payload, without waiting for the turn to end; never waits."""
 
     def register_oneway(self, verb: str, handler: Callable[[Any], object]) -> None:
         """Take a verb."""
@@ -142,7 +141,7 @@ class MeshTransport:
             if not payload:
                 continue
             target = ShardAddress(node, self._shard)
-            sent = self._messaging.tell_now(target, VERB, payload, self._class)
+            sent = self._messaging.tell_now(target, VERB, encode(payload), self._class)
             if sent is Sent.ACCEPTED:
                 continue
             for group, to in queue.lines:

@@ -9,6 +9,7 @@ import pytest
 from meshsvc.counters import Counters
 from meshsvc.model import LinkClass, NodeId, Sent, ShardAddress, ShardId
 from meshsvc.raft.transport import MAX_QUEUED, VERB, MeshTransport
+from meshsvc.wire.codec import decode
 
 pytestmark = pytest.mark.contract("RAFT-3")
 
@@ -27,8 +28,8 @@ class Mesh:
         )
         self.transport.start()
 
-    def tell_now(self, target, verb, payload, link_class):
-        self.told.append((target, verb, payload, link_class))
+    def tell_now(self, target, verb, data, link_class):
+        self.told.append((target, verb, decode(data), link_class))
         return self.answer
 
     def register_oneway(self, verb, handler):
