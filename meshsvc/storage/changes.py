@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from meshsvc.storage import records
-from meshsvc.storage.batches import MAX_BODY
-from meshsvc.storage.failures import NotContiguous, TooLarge
+from meshsvc.storage.failures import NotContiguous
 from meshsvc.storage.groups import GroupState, check_append
 from meshsvc.storage.records import (
+    ENTRY_RECORD_FIXED,
     NUMBER_RECORD_MAX,
     Append,
     Change,
@@ -16,7 +16,7 @@ from meshsvc.storage.records import (
     Entry,
     Reset,
     entry_record,
-    entry_record_size,
+    hard_state_record,
     number_record,
 )
 
@@ -24,7 +24,10 @@ from meshsvc.storage.records import (
 def size_of(change: Change) -> int:
     """How many bytes the records of a change take at most."""
     if isinstance(change, Append):
-        return sum(map(entry_record_size, change.entries)) + 2 * NUMBER_RECORD_MAX
+        size = 2 * NUMBER_RECORD_MAX
+        for entry in change.entries:
+            size += ENTRY_RECORD_FIXED + len(entry.data)
+        return size
     return NUMBER_RECORD_MAX
 
 
@@ -56,7 +59,7 @@ class BatchBuilder:
                 self._compact(state, change)
             else:
                 self._reset(state, change)
-        except (NotContiguous, TooLarge) as error:
+        except NotContiguous as error:
             return error
         return None
 
@@ -69,8 +72,7 @@ class BatchBuilder:
         """Say again what a group's hard state and marker are, if said before ``segment_end``."""
         if 0 < state.hard_place < segment_end:
             hard = state.hard_state
-            data = number_record(records.HARD_STATE, state.group, hard.term, hard.vote, hard.commit)
-            state.set_hard_state(hard, self._put(data))
+            state.set_hard_state(hard, self._put(hard_state_record(state.group, hard)))
         if 0 < state.marker_place < segment_end:
             data = number_record(records.COMPACTED, state.group, *state.compacted)
             state.set_marker(*state.compacted, self._put(data))
@@ -80,24 +82,21 @@ class BatchBuilder:
         self._put(number_record(kind, 0, *numbers))
 
     def _append(self, state: GroupState, change: Append) -> None:
-        if size_of(change) > MAX_BODY:
-            raise TooLarge(
-                f"group {state.group}: {len(change.entries)} entries are {size_of(change)} bytes,"
-                f" and a batch holds {MAX_BODY}: append fewer at once"
-            )
         cut = check_append(state, change)
         if cut is not None:
             self._put(number_record(records.TRUNCATED, state.group, cut))
             state.truncate(cut)
         hard = change.hard_state
         if hard is not None:
-            numbers = (hard.term, hard.vote, hard.commit)
-            data = number_record(records.HARD_STATE, state.group, *numbers)
-            state.set_hard_state(hard, self._put(data))
-        group = state.group
-        for entry in change.entries:
+            state.set_hard_state(hard, self._put(hard_state_record(state.group, hard)))
+        group, place, put = state.group, self._place, self._pieces.append
+        for entry in change.entries:  # as ``_put`` does, which would double what this costs
             data = entry_record(group, entry)
-            state.add(entry, self._put(data), len(data))
+            put(data)
+            state.add(entry, place, len(data))
+            place += len(data)
+        self._place = place
+        self.count += len(change.entries)
 
     def _compact(self, state: GroupState, change: Compact) -> None:
         if change.index <= state.compacted[0]:

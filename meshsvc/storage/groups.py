@@ -103,10 +103,12 @@ class GroupState:
         self.set_marker(index, term, place)
 
     def _stands(self, before: int, place: int) -> int:
-        if before:
-            self.live[before >> SEGMENT_SHIFT] -= 1
-        if place:
-            self.live[place >> SEGMENT_SHIFT] += 1
+        old, new = before >> SEGMENT_SHIFT, place >> SEGMENT_SHIFT
+        if old != new:
+            if before:
+                self.live[old] -= 1
+            if place:
+                self.live[new] += 1
         return place
 
     def _cut(self, which: slice) -> None:
@@ -125,6 +127,8 @@ def check_append(state: GroupState, change: Append) -> int | None:
     group, first, last = state.group, state.compacted[0] + 1, state.last
     cut = change.truncate_from
     entries = change.entries
+    if cut is None and len(entries) == 1 and entries[0].index == last + 1:
+        return None
     if cut is None and entries and entries[0].index <= last:
         cut = entries[0].index
     if cut is not None and cut < first:

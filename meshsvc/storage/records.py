@@ -135,6 +135,7 @@ SEALED = 9
 
 PREFIX = Struct(">IBQ")
 _ENTRY = Struct(">IBQQQB")
+_HARD_STATE = Struct(">IBQQQQ")
 _ENTRY_FIXED = _ENTRY.size - PREFIX.size
 _NUMBERS = {
     HARD_STATE: Struct(">QQQ"),
@@ -176,9 +177,18 @@ def entry_record(group: int, entry: Entry, kind: int = ENTRY) -> bytes:
     )
 
 
+ENTRY_RECORD_FIXED = _ENTRY.size
+"""Bytes of an entry's record beside its data."""
+
+
 def entry_record_size(entry: Entry) -> int:
     """How many bytes ``entry_record`` gives."""
-    return _ENTRY.size + len(entry.data)
+    return ENTRY_RECORD_FIXED + len(entry.data)
+
+
+def hard_state_record(group: int, state: HardState) -> bytes:
+    """``number_record`` of a hard state: there is one with nearly every append."""
+    return _HARD_STATE.pack(24, HARD_STATE, group, state.term, state.vote, state.commit)
 
 
 def number_record(kind: int, group: int, *numbers: int) -> bytes:

@@ -62,6 +62,8 @@ class Store:
     def commit(self, changes: Sequence[Change]) -> list[Exception | None]:
         """As ``Journal.commit``; a log without the snapshot it needs is not compacted."""
         refused = [self._refusal(change) for change in changes]
+        if not any(refused):
+            return self.journal.commit(changes)
         allowed = [change for change, no in zip(changes, refused, strict=True) if no is None]
         done = iter(self.journal.commit(allowed))
         return [next(done) if no is None else no for no in refused]
@@ -128,6 +130,8 @@ class Store:
 
     def _refusal(self, change: Change) -> Exception | None:
         newest = self._newest.get(change.group)
+        if newest is None and isinstance(change, Append):
+            return None
         have = newest.index if newest is not None else 0
         if isinstance(change, Append):
             cut = _replaced_from(change)

@@ -32,7 +32,7 @@ class QueueLimits:
     join: int = 4 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Waiting(Generic[T]):
     """A change that waits, and what its submitter is to be told by."""
 
