@@ -54,12 +54,17 @@ class Traffic:
             RemoteShardGone: lambda _, gone: self._remote_gone(gone),
             Detours: self._detours,
         }
+        self._loss_hearers: list[Callable[[Link], object]] = []
         links.add_observer(self)
         bus.add_observer(self)
 
     def hear(self, kind: type, hearer: BusHearer) -> None:
         """Call ``hearer(shard, message)`` with the messages of a class from siblings."""
         self._hearers[kind] = hearer
+
+    def hear_losses(self, hearer: Callable[[Link], object]) -> None:
+        """Call ``hearer(link)`` when a link of this shard has ended."""
+        self._loss_hearers.append(hearer)
 
     # --- links ---------------------------------------------------------------------------
 
@@ -71,6 +76,8 @@ class Traffic:
         """A link of this shard ended."""
         why = f"the {link.link_class.name.lower()} link to {link.peer.name} ended: {text or reason}"
         self._post.link_closed(link.peer.node_id, link.link_class, why)
+        for hearer in self._loss_hearers:
+            hearer(link)
         for shard in range(link.peer.shards):
             self._messaging.source_gone(ShardAddress(link.peer.node_id, ShardId(shard)))
 

@@ -157,7 +157,9 @@ class Raft:
         return True
 
     def unreachable(self, member: Member) -> None:
-        """The way to a member is cut: what is under way there is lost."""
+        """The way to a member is cut: what is under way there is lost, and it may be dead."""
+        if member == self._core.leader:
+            self._core.campaign_in_turn()
         known = self._roles.leading and self._roles.leading.progress.get(member)
         if known:
             known.lost()

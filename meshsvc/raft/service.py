@@ -268,6 +268,7 @@ class RaftGroup(Service):
         """There is no way to a member now."""
         if self._raft is not None and not self._stopped:
             self._raft.unreachable(member)
+            self._arm()
 
     # --- turns ---------------------------------------------------------------------------
 

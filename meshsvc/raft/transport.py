@@ -104,6 +104,12 @@ class MeshTransport:
         """Where a member lives, None when that is not known."""
         return self._places.get(member)
 
+    def way_lost(self, node: NodeId) -> None:
+        """The link to a node ended: tell the cores of its members, as when a message is lost."""
+        for member in [each for each, place in self._places.items() if place == node]:
+            for _, receiver in list(self._receivers.values()):
+                receiver.unreachable(member)
+
     def group(self, group: int, me: Member) -> GroupTransport:
         """The transport of one group, whose member here is ``me``."""
         return GroupTransport(self, group, me)

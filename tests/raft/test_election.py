@@ -46,6 +46,36 @@ def test_a_dead_leader_is_replaced_within_three_election_times():
     assert group[leader].state == [b"before", b"after"]
 
 
+def test_a_leader_whose_links_broke_is_replaced_as_soon_as_loyalty_ends():
+    """RAFT-7: who hears that the way to its leader is cut campaigns in its turn, not at random."""
+    for seed in range(20):
+        group = Group(3, seed=seed)
+        group.elect(1)
+        group.crash(1)
+        for me in (2, 3):
+            group.raft(me).unreachable(1)
+        group.run(0.85)  # it was heard up to a heartbeat ago
+        assert group.leaders() == [], "the lease of the dead leader may still count"
+        group.run(0.3)
+        assert group.leaders() == [2], "the first of the others"
+
+
+def test_a_cut_way_to_a_leader_that_lives_disturbs_nobody():
+    """The others hear it and deny the pre-vote; the turn is forgotten once it is heard again."""
+    group = Group(3)
+    group.elect(1)
+    term = group.status(1).term
+    group.isolate(3)
+    group.raft(3).unreachable(1)
+    group.run(3)
+    group.heal()
+    group.run(3)
+    assert (group.leaders(), group.status(1).term) == ([1], term)
+    group.raft(2).unreachable(1)
+    group.run(3)
+    assert (group.leaders(), group.status(1).term) == ([1], term)
+
+
 def test_a_member_that_was_cut_off_disturbs_nobody():
     """Pre-vote: it asks and asks, and its term stays what it was (thesis, 9.6)."""
     group = Group(3)

@@ -99,6 +99,14 @@ def test_what_finds_no_way_is_reported_to_the_core(mesh, sent):
     assert mesh.turn == []
 
 
+def test_the_end_of_a_link_is_told_to_the_cores(mesh):
+    """Of every member that lives at its other end, in every group."""
+    other = Receiver()
+    mesh.transport.group(8, 11).attach(other)
+    mesh.transport.way_lost(B)
+    assert (mesh.receiver.cut, other.cut) == ([2], [2])
+
+
 def test_a_member_nobody_knows_is_unreachable(mesh):
     """Until it, or gossip, says where it lives."""
     mesh.group.send(9, b"x")

@@ -21,7 +21,7 @@ from meshsvc.gossip.service import GossipService
 from meshsvc.kv import errors
 from meshsvc.kv.machine import Machine
 from meshsvc.kv.service import KvService
-from meshsvc.model import ShardId
+from meshsvc.model import LinkClass, ShardId
 from meshsvc.node.shard import Shard
 from meshsvc.node.store.directory import KEY, StoreDirectory, announcement_row
 from meshsvc.node.store.founding import FoundingDriver, FoundingMeans
@@ -96,6 +96,7 @@ class StoreService(Service):
         self._tending: IDelayedCall | None = None
         self._stopping: Deferred[None] | None = None
         gossip.observe_view(lambda _: self._view_changed())
+        shard.traffic.hear_losses(self._link_lost)
 
     # --- life ----------------------------------------------------------------------------
 
@@ -243,6 +244,10 @@ class StoreService(Service):
                 )
 
     # --- the others ----------------------------------------------------------------------
+
+    def _link_lost(self, link: Any) -> None:
+        if link.link_class is LinkClass.CONTROL:
+            self.transport.way_lost(link.peer.node_id)
 
     def _view_changed(self) -> None:
         self.directory.update(self._gossip.members())
