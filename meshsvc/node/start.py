@@ -111,6 +111,13 @@ def _configured(
     return config, cpus
 
 
+def room_for_shards() -> int:
+    """How many shards a node that is started by this process can have at most."""
+    everything = parse_allocation("all")
+    allowed = sorted(os.sched_getaffinity(0))
+    return len(allocate(everything, allowed, cgroup_quota(_read), pin=False))
+
+
 def _make_run_dir(path: str) -> None:
     """Make the run directory, private, and lock it for as long as this process lives."""
     fs = RealFileSystem()

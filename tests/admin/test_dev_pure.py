@@ -12,6 +12,7 @@ from meshsvc.admin.cli import exits
 from meshsvc.admin.cli.dev_plan import (
     LISTENERS,
     cluster_row,
+    fitting,
     free_ports,
     is_free,
     node_config,
@@ -94,7 +95,7 @@ def test_a_base_port_gives_ports_that_can_be_told_in_advance(tmp_path):
         pytest.raises(CliError, match=f"n2 needs port {base + 11}") as caught,
     ):
         plan_nodes(tmp_path, 2, base, nobody)
-    assert caught.value.code == exits.IO
+    assert caught.value.code == exits.CANNOT_CREATE
     with pytest.raises(CliError, match="no room"):
         plan_nodes(tmp_path, 2, 65_530, nobody)
 
@@ -250,3 +251,10 @@ def test_two_epochs_are_not_one_cluster():
 def test_a_node_that_keeps_ending_is_restarted_slower(starts, now, wait_s):
     """At once the first time, then twice as late each time, up to 10 s, until it lives."""
     assert restart_delay(starts, now) == wait_s
+
+
+def test_a_small_machine_gets_fewer_shards_and_is_told():
+    """A node would refuse them; the first cluster that somebody tries is to run anywhere."""
+    assert fitting(2, 2) == (2, "")
+    shards, note = fitting(2, 1)
+    assert (shards, "CPUs for 1 shards a node, 2 were asked for" in note) == (1, True)

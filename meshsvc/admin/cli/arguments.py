@@ -137,9 +137,15 @@ def _add_sim(to: Verbs) -> None:
 
 def _add_dev(to: Verbs) -> None:
     parser = to.add("dev", dev.dev)
-    parser.add_argument("--nodes", type=whole(1, 256), default=3, metavar="N")
-    parser.add_argument("--shards", type=whole(1, 256), default=2, metavar="N", help="per node")
-    parser.add_argument("--dir", default="dev-cluster", help="where all of it lives")
+    parser.add_argument("--nodes", type=whole(1, 256), default=3, metavar="N", help="(3)")
+    parser.add_argument(
+        "--shards",
+        type=whole(1, 256),
+        default=2,
+        metavar="N",
+        help="per node, at most as many as CPUs (2)",
+    )
+    parser.add_argument("--dir", default="dev-cluster", help="where all of it lives (dev-cluster)")
     parser.add_argument("--heal", action="store_true", help="restart nodes that end")
     text = "n1 gets this port and the next three, n2 starts ten higher; default: free ones"
     parser.add_argument("--base-port", type=whole(1, 65535), metavar="PORT", help=text)

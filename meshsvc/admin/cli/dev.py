@@ -26,6 +26,7 @@ from meshsvc.admin.cli.dev_node import RUN, DevNode
 from meshsvc.admin.cli.dev_plan import (
     CLUSTER,
     NodePlan,
+    fitting,
     plan_nodes,
     write_atomically,
     write_configs,
@@ -52,8 +53,13 @@ _PASSED_ON = (exits.BUG, 73, exits.IO, exits.RETRY, exits.DENIED, exits.CONFIG)
 
 def dev(args: argparse.Namespace) -> int:
     """Run a cluster on this machine until Ctrl-C."""
+    from meshsvc.node.start import room_for_shards  # noqa: PLC0415 - takes Twisted along
+
     folder = Path(args.dir).absolute()
-    return run_cluster(folder, args.nodes, args.shards, args.heal, args.base_port)
+    shards, note = fitting(args.shards, room_for_shards())
+    if note:
+        print(f"meshsvc: {note}", file=sys.stderr)
+    return run_cluster(folder, args.nodes, shards, args.heal, args.base_port)
 
 
 def run_cluster(

@@ -103,7 +103,7 @@ def plan_nodes(
         if not kept and base_port is not None:
             busy = [str(port) for port in plan.ports.values() if not is_free(port)]
             text = f"{plan.name} needs port {', '.join(busy)}, which another program has"
-            raise CliError(exits.IO, f"{text}; give another --base-port, or none")
+            raise CliError(exits.CANNOT_CREATE, f"{text}; give another --base-port, or none")
         if not kept:
             plan.ports.clear()
             plan.ports.update(
@@ -139,6 +139,17 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def fitting(shards: int, room: int) -> tuple[int, str]:
+    """How many shards the nodes get where there are CPUs for ``room``, and what to say of that.
+
+    A node refuses more than there are; whoever tries meshsvc on a small machine wants it to run.
+    """
+    if shards <= room:
+        return shards, ""
+    text = f"this machine has CPUs for {room} shards a node, {shards} were asked for"
+    return room, f"{text}: going on with {room}"
 
 
 def node_config(plan: NodePlan, plans: Sequence[NodePlan], shards: int) -> str:

@@ -22,7 +22,7 @@ MEANINGS = {
     USAGE: "wrong usage",
     UNREACHABLE: "the node cannot be reached",
     BUG: "a fault of meshsvc",
-    CANNOT_CREATE: "it is there already, and is not written over",
+    CANNOT_CREATE: "a port cannot be had, or a file is there already",
     IO: "input or output failed",
     RETRY: "failed for now, trying again can help",
     DENIED: "denied",
