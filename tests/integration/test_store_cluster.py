@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -146,6 +147,31 @@ def test_our_own_commands(store):
     taken = n3.cli("elect", "oe", "other", "--timeout", "1")
     assert taken.returncode == 75
     end(leading)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_lock_is_held_until_its_command_has_ended(store, number, tmp_path):
+    """Whatever signal is to end `meshsvc lock`: while the command takes its time to end, nobody
+    else is let in; then its exit code is that of the command, and the lock is free at once."""
+    n1, n2, _ = store.nodes
+    done = tmp_path / "done"
+    slow = f"while [ ! -e {done} ]; do sleep 0.1; done; exit 7"
+    script = f'trap "{slow}" TERM INT; echo in; while :; do sleep 0.1; done'
+    env = {**os.environ, "MESHSVC_ADMIN": f"http://{n1.row['admin']}"}
+    command = [MESHSVC, "lock", "slow", "--", "sh", "-c", script]
+    holder = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=env, start_new_session=True
+    )
+    assert holder.stdout.readline() == "in\n"
+    if number == signal.SIGINT:
+        os.killpg(holder.pid, number)  # as a terminal does
+    else:
+        holder.send_signal(number)
+    assert n2.cli("lock", "slow", "--timeout", "0.2", "--", "true").returncode == 75
+    done.touch()
+    assert holder.wait(10) == 7
+    assert n2.cli("lock", "slow", "--timeout", "2", "--", "true").returncode == 0
+    holder.stdout.close()
 
 
 @pytest.mark.contract("OPS-3", "RAFT-1")

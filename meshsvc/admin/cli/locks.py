@@ -41,6 +41,14 @@ POLL_S = 0.1
 """How often a command under a lock, and the lock, are looked at."""
 
 
+LEAST_S = 2.0
+"""How long an answer may take however soon the lock is wanted: to give up takes answers too."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which unlike a terminal's SIGINT the command has not got as well."""
+
+
 class Claim:
     """One place in the queue for a name, kept for as long as its lease is renewed."""
 
@@ -151,9 +159,10 @@ def elect(args: argparse.Namespace) -> int:
 
 def _held(args: argparse.Namespace, value: str, then: Callable[[Claim], int]) -> int:
     _check(args)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the place is left in order
+    signal.signal(signal.SIGTERM, _terminated)  # the place is left in order
     store = store_of(args)
-    store.timeout_s = min(store.timeout_s, args.timeout or store.timeout_s)
+    if args.timeout is not None:
+        store.timeout_s = min(store.timeout_s, max(LEAST_S, args.timeout))
     claim = Claim(store, args.name, value, args.ttl)
     try:
         if not claim.wait(args.timeout):
@@ -162,6 +171,10 @@ def _held(args: argparse.Namespace, value: str, then: Callable[[Claim], int]) ->
         return then(claim)
     finally:
         _leave(claim)
+
+
+def _terminated(*_: object) -> None:
+    raise Terminated
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -201,6 +214,8 @@ def _run(command: list[str], claim: Claim) -> int:
                 print("meshsvc: the lock is lost: ending the command", file=sys.stderr)
                 _end(running)
                 return exits.RETRY
+    except Terminated:
+        _end(running)
     except KeyboardInterrupt:
         _interrupted(running)
     # Of a command that a signal ended, what a shell would say.
@@ -208,7 +223,7 @@ def _run(command: list[str], claim: Claim) -> int:
 
 
 def _interrupted(running: subprocess.Popen[bytes]) -> None:
-    """Let the command end, which a terminal has sent the same signal; the lock is held so long."""
+    """Let the command end, to which a terminal sent the same signal; the lock is held so long."""
     try:
         running.wait(TERM_S)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
