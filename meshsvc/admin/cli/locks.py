@@ -45,10 +45,6 @@ LEAST_S = 2.0
 """How long an answer may take however soon the lock is wanted: to give up takes answers too."""
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, which unlike a terminal's SIGINT the command has not got as well."""
-
-
 class Claim:
     """One place in the queue for a name, kept for as long as its lease is renewed."""
 
@@ -159,7 +155,7 @@ def elect(args: argparse.Namespace) -> int:
 
 def _held(args: argparse.Namespace, value: str, then: Callable[[Claim], int]) -> int:
     _check(args)
-    signal.signal(signal.SIGTERM, _terminated)  # the place is left in order
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the place is left in order
     store = store_of(args)
     if args.timeout is not None:
         store.timeout_s = min(store.timeout_s, max(LEAST_S, args.timeout))
@@ -171,10 +167,6 @@ def _held(args: argparse.Namespace, value: str, then: Callable[[Claim], int]) ->
         return then(claim)
     finally:
         _leave(claim)
-
-
-def _terminated(*_: object) -> None:
-    raise Terminated
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -204,39 +196,41 @@ def _hold(args: argparse.Namespace, claim: Claim, row: dict[str, Any]) -> int:
 
 def _run(command: list[str], claim: Claim) -> int:
     environment = os.environ | {"MESHSVC_LOCK_KEY": shown(encoded(claim.key))}
+    told: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # From here on a signal raises nothing: it could do so before the command is known.
+        signal.signal(number, lambda number, _: told.append(number))
     try:
         running = subprocess.Popen(command, env=environment)
     except OSError as error:
         raise CliError(exits.USAGE, f"{command[0]} cannot be run: {error.strerror}") from None
-    try:
-        while running.poll() is None:
-            if claim.lost.wait(POLL_S):
-                print("meshsvc: the lock is lost: ending the command", file=sys.stderr)
-                _end(running)
-                return exits.RETRY
-    except Terminated:
-        _end(running)
-    except KeyboardInterrupt:
-        _interrupted(running)
+    while running.poll() is None:
+        if claim.lost.wait(POLL_S):
+            print("meshsvc: the lock is lost: ending the command", file=sys.stderr)
+            _end(running, told)
+            return exits.RETRY
+        # A terminal's SIGINT has reached the command as well, which gets time to end by itself.
+        if told and not (told[0] == signal.SIGINT and _ends(running, told)):
+            _end(running, told)
     # Of a command that a signal ended, what a shell would say.
     return running.returncode if running.returncode >= 0 else 128 - running.returncode
 
 
-def _interrupted(running: subprocess.Popen[bytes]) -> None:
-    """Let the command end, to which a terminal sent the same signal; the lock is held so long."""
-    try:
-        running.wait(TERM_S)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
-        _end(running)
-
-
-def _end(running: subprocess.Popen[bytes]) -> None:
+def _end(running: subprocess.Popen[bytes], told: list[int]) -> None:
     running.send_signal(signal.SIGTERM)
-    try:
-        running.wait(TERM_S)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+    if not _ends(running, told):
         running.kill()
         running.wait()
+
+
+def _ends(running: subprocess.Popen[bytes], told: list[int]) -> bool:
+    """Whether it ends in time; one more signal says that there was enough of it."""
+    signals, until = len(told), time.monotonic() + TERM_S
+    while running.poll() is None:
+        if len(told) > signals or time.monotonic() >= until:
+            return False
+        time.sleep(POLL_S)
+    return True
 
 
 def _listen(args: argparse.Namespace) -> int:
