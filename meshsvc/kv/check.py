@@ -8,8 +8,24 @@ as only one of them is taken.
 
 from __future__ import annotations
 
-from meshsvc.kv.api import MAX_TXN_OPS, DeleteRange, Op, Put, Range, Txn
-from meshsvc.kv.errors import DuplicateKey, EmptyKey, LeaseProvided, TooManyOps, ValueProvided
+from meshsvc.kv.api import (
+    MAX_TXN_OPS,
+    Compare,
+    CompareTarget,
+    DeleteRange,
+    Op,
+    Put,
+    Range,
+    Txn,
+)
+from meshsvc.kv.errors import (
+    DuplicateKey,
+    EmptyKey,
+    LeaseProvided,
+    NotBytes,
+    TooManyOps,
+    ValueProvided,
+)
 from meshsvc.kv.ranges import check_sort
 
 _Deleted = list[tuple[bytes, bytes]]
@@ -56,6 +72,9 @@ def _check_op(op: Op, max_ops: int) -> None:
         return
     if not op.key:
         raise EmptyKey
+    other = op.value if isinstance(op, Put) else op.range_end
+    if type(op.key) is not bytes or type(other) is not bytes:
+        raise NotBytes
     if isinstance(op, Put):
         if op.ignore_value and op.value:
             raise ValueProvided
@@ -71,8 +90,16 @@ def _check_txn(txn: Txn, max_ops: int) -> None:
         raise TooManyOps
     if not all(compare.key for compare in txn.compare):
         raise EmptyKey
+    if not all(map(_is_well_typed, txn.compare)):
+        raise NotBytes
     for op in (*txn.success, *txn.failure):
         _check_op(op, max_ops - count)
+
+
+def _is_well_typed(compare: Compare) -> bool:
+    operand = bytes if compare.target == CompareTarget.VALUE else int
+    texts = type(compare.key) is bytes and type(compare.range_end) is bytes
+    return texts and isinstance(compare.operand, operand)
 
 
 def _written(ops: tuple[Op, ...]) -> tuple[set[bytes], _Deleted]:

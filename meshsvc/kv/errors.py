@@ -50,6 +50,12 @@ class EmptyKey(InvalidArgument):
     text = "etcdserver: key is not provided"
 
 
+class NotBytes(InvalidArgument):
+    """A key or a value that is no bytes: replicas would keep it, and fail to serve it."""
+
+    text = "etcdserver: a key or value is not bytes"
+
+
 class KeyNotFound(InvalidArgument):
     """A put that keeps the value or the lease found no key; also an empty txn operation."""
 

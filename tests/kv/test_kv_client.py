@@ -7,7 +7,15 @@ from kv_group import Cluster
 from twisted.internet.defer import Deferred
 
 from meshsvc.kv import errors
-from meshsvc.kv.api import Compact, LeaseRevoke
+from meshsvc.kv.api import (
+    Compact,
+    Compare,
+    CompareResult,
+    CompareTarget,
+    LeaseRevoke,
+    Put,
+    Range,
+)
 from meshsvc.kv.client.protocol import PAUSE_EVENTS, WatchLost
 from meshsvc.kv.client.service import KvClient, prefix_end
 
@@ -31,6 +39,19 @@ def start(coroutine):
     results = []
     Deferred.fromCoroutine(coroutine).addBoth(results.append)
     return results
+
+
+def test_what_is_no_bytes_is_refused(cluster):
+    """Before it reaches the log: every replica would keep it, and none could serve it."""
+    kv = client(cluster)
+    for wrong in (kv.put("a", "text"), kv.put_new("a", None), kv.put(5, b"x"), kv.get(None)):
+        with pytest.raises(TypeError, match=r"is text or bytes|is bytes, and"):
+            run(cluster, wrong)
+    same = Compare(b"a", CompareResult.EQUAL, CompareTarget.VALUE, "text")
+    for txn in (kv.txn([], [Put(b"a", "text")]), kv.txn([same], []), kv.txn([], [Range("a")])):
+        with pytest.raises(errors.NotBytes):
+            run(cluster, txn)
+    assert run(cluster, kv.count()) == 0
 
 
 def test_keys_are_put_read_and_deleted(cluster):

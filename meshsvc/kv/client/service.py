@@ -40,8 +40,17 @@ L = TypeVar("L", bound=HeldLease)
 
 
 def as_key(key: Key) -> bytes:
-    """A key as the store has it."""
-    return key.encode() if isinstance(key, str) else key
+    """A key as the store has it; raises TypeError for what is no key."""
+    if isinstance(key, str):
+        return key.encode()
+    return as_value(key, "a key is text or bytes")
+
+
+def as_value(value: bytes, what: str = "a value is bytes") -> bytes:
+    """Bytes as they are; raises TypeError for anything else: a text, say, has many encodings."""
+    if not isinstance(value, bytes):
+        raise TypeError(f"{what}, and {value!r:.60} is {type(value).__name__}")
+    return value
 
 
 def prefix_end(prefix: bytes) -> bytes:
@@ -104,17 +113,17 @@ class KvClient:
 
     async def put(self, key: Key, value: bytes, *, lease: int = 0) -> int:
         """Write a key; its new revision comes back."""
-        return (await self._backend.put(Put(as_key(key), value, lease))).header.revision
+        return (await self._backend.put(Put(as_key(key), as_value(value), lease))).header.revision
 
     async def put_new(self, key: Key, value: bytes, *, lease: int = 0) -> bool:
         """Write a key unless it exists; one of many who try at once succeeds."""
         new = Compare(as_key(key), CompareResult.EQUAL, CompareTarget.CREATE, 0)
-        return (await self.txn([new], [Put(as_key(key), value, lease)])).succeeded
+        return (await self.txn([new], [Put(as_key(key), as_value(value), lease)])).succeeded
 
     async def replace(self, old: KeyValue, value: bytes) -> bool:
         """Write a key, keeping its lease, unless it has changed since ``old`` was read."""
         same = Compare(old.key, CompareResult.EQUAL, CompareTarget.MOD, old.mod_revision)
-        return (await self.txn([same], [Put(old.key, value, old.lease)])).succeeded
+        return (await self.txn([same], [Put(old.key, as_value(value), old.lease)])).succeeded
 
     async def delete(self, key: Key, *, prefix: bool = False) -> int:
         """Delete a key, or all that begin with it; how many there were comes back."""
@@ -170,7 +179,7 @@ class KvClient:
         try:
             held.key = name + b"/%x" % held.lease_id
             new = Compare(held.key, CompareResult.EQUAL, CompareTarget.CREATE, 0)
-            done = await self.txn([new], [Put(held.key, value, held.lease_id)])
+            done = await self.txn([new], [Put(held.key, as_value(value), held.lease_id)])
             held.revision = done.header.revision
             await self._wait_turn(name, held)
             yield held
