@@ -15,22 +15,23 @@ from meshsvc.wire.messages import Envelope
 
 
 class EpochGate:
-    """The two epochs of one link; ``agreed`` while they are equal."""
+    """The two epochs of one link; ``agreed`` while they are equal.
 
-    __slots__ = ("_announced", "agreed", "mine", "theirs")
+    ``news`` tells whether the peer has yet to be told of this side's epoch. Both are kept, not
+    worked out, because they are asked for with every frame.
+    """
+
+    __slots__ = ("_announced", "agreed", "mine", "news", "theirs")
 
     def __init__(self) -> None:
         self.mine = self.theirs = self._announced = NO_EPOCH
         self.agreed = True
-
-    @property
-    def news(self) -> bool:
-        """Whether the peer has yet to be told of this side's epoch."""
-        return self._announced != self.mine
+        self.news = False
 
     def announce(self) -> Epoch:
         """This side's epoch, which the caller now tells the peer."""
         self._announced = self.mine
+        self.news = False
         return self.mine
 
     @property
@@ -42,6 +43,7 @@ class EpochGate:
         """This side is at this epoch from here on."""
         self.mine = epoch
         self.agreed = epoch == self.theirs
+        self.news = epoch != self._announced
 
     def peer_is_at(self, epoch: Epoch) -> None:
         """The peer announced its epoch in band.

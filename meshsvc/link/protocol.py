@@ -27,7 +27,7 @@ from zope.interface import implementer
 
 from meshsvc.errors import WireError
 from meshsvc.link.events import Disposal, Event
-from meshsvc.link.outbox import Outbox
+from meshsvc.link.outbox import Outbox, write_now
 from meshsvc.link.session import Session
 from meshsvc.link.table import Link
 from meshsvc.model import Epoch, Sent
@@ -93,7 +93,7 @@ class TurnProtocol(Protocol):
 
         For one who batches a turn of its own; what is said after it leaves in the next turn.
         """
-        if self._flush_call is not None and self._ready and not self._finishing:
+        if self._ready and not self._paused and not self._finishing:
             self._flush()
 
     def finish(self, within_s: float = CLOSE_S) -> None:
@@ -107,7 +107,7 @@ class TurnProtocol(Protocol):
     def abort(self) -> None:
         """Reset the connection; what was not sent is lost."""
         if self.transport is not None and self._ready:
-            self._finishing = True
+            self._finishing = self._closing = True
             self.transport.abortConnection()  # type: ignore[attr-defined]
 
     # what the reactor calls
@@ -150,9 +150,10 @@ class TurnProtocol(Protocol):
         self.disconnected(reason)
 
     def _flush(self) -> None:
-        if self._flush_call is not None and self._flush_call.active():
-            self._flush_call.cancel()
-        self._flush_call = None
+        if self._flush_call is not None:
+            if self._flush_call.active():
+                self._flush_call.cancel()
+            self._flush_call = None
         transport = self.transport
         if self._closing or transport is None:
             return
@@ -165,9 +166,10 @@ class TurnProtocol(Protocol):
                     transport.unregisterProducer()  # type: ignore[attr-defined]
                     transport.loseConnection()
                 return
-            transport.write(data)
-            if self._direct:  # the socket nearly always takes it now: saves a reactor pass
-                transport.doWrite()  # type: ignore[attr-defined]
+            if self._direct:
+                write_now(transport, data)
+            else:
+                transport.write(data)
 
 
 class FramedProtocol(TurnProtocol):
@@ -305,10 +307,8 @@ class LinkProtocol(TurnProtocol):
         return sent
 
     def send_body(self, body: bytes) -> Sent:
-        """Queue an encoded envelope; it leaves at the end of this turn."""
-        sent = self.session.send_body(body)
-        self.wake()
-        return sent
+        """Queue an encoded envelope; it leaves with ``flush_now``, which its sender owes."""
+        return self.session.send_body(body)
 
     def close(self, reason: str, text: str, *, delivering: bool = False) -> None:
         """Say goodbye (or refuse, before the link is up), then close."""

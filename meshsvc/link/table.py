@@ -95,7 +95,9 @@ class Link:
         return self._carrier.send(message)
 
     def send_body(self, body: bytes) -> Sent:
-        """Queue an encoded ``Envelope`` of at most ``wire.frames.MAX_FRAME`` bytes."""
+        """Queue an encoded ``Envelope`` of at most ``wire.frames.MAX_FRAME`` bytes, for
+        ``flush_now`` to write.
+        """
         return self._carrier.send_body(body)
 
     def flush_now(self) -> None:

@@ -13,6 +13,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from meshsvc.messaging.lanes import Lane
+from meshsvc.model import ShardAddress
 
 TICK_S = 0.02
 """Deadlines are rounded up to this; promises speak of 50 ms."""
@@ -71,9 +72,13 @@ class CallTable:
         """Take a call out; None when it ended before."""
         return self._calls.pop(call_id, None)
 
-    def get(self, call_id: int) -> PendingCall | None:
-        """A call that is still pending."""
-        return self._calls.get(call_id)
+    def answered(self, call_id: int, source: ShardAddress) -> PendingCall | None:
+        """Take a call out; None when it ended before, or when another shard was asked."""
+        call = self._calls.get(call_id)
+        if call is None or call.lane.target != source:
+            return None
+        del self._calls[call_id]
+        return call
 
     def deadline(self) -> float | None:
         """When ``expire`` is next wanted; may be earlier than any call needs."""

@@ -33,20 +33,37 @@ MAX_VERB = 128
 
 _head16 = Struct(">BH").pack
 _head32 = Struct(">BI").pack
+_reply32 = Struct(">BBI").pack
+_ARRAY, _BYTES = 0x80, 0x40
+_SHORT = 65536
+"""Numbers from here to 32 bits have one form, of five bytes: those of most calls."""
 
 
 def join(items: list[bytes]) -> bytes:
     """The body that holds these encoded items."""
-    count = len(items)
+    if len(items) == 1:
+        return b"\x81" + items[0]
+    return _head(_ARRAY, len(items)) + b"".join(items)
+
+
+def seal(head: bytes, seq: int, body: bytes) -> bytes:
+    """The encoded envelope that begins with ``head``, from ``envelope_head``."""
+    return b"".join((head, encode(seq), _head(_BYTES, len(body)), body))
+
+
+def envelope_head(code: int, fields: tuple[object, ...]) -> bytes:
+    """The bytes of an envelope up to its ``seq``: its code and the fields before that."""
+    return _head(_ARRAY, len(fields) + 3) + encode((code, *fields))[1:]  # without its own head
+
+
+def _head(major: int, count: int) -> bytes:
     if count < 24:
-        head = bytes((0x80 + count,))
-    elif count < 256:
-        head = bytes((0x98, count))
-    elif count < 65536:
-        head = _head16(0x99, count)
-    else:
-        head = _head32(0x9A, count)
-    return head + b"".join(items)
+        return bytes((major + count,))
+    if count < 256:
+        return bytes((major + 0x18, count))
+    if count < _SHORT:
+        return _head16(major + 0x19, count)
+    return _head32(major + 0x1A, count)
 
 
 def split(body: bytes) -> list[list[object]]:
@@ -77,7 +94,9 @@ def verb_prefix(verb: str, fields: int) -> bytes:
 
 def ask_suffix(call_id: int, remaining_ms: int) -> bytes:
     """The bytes of an ask behind its payload."""
-    return encode((call_id, remaining_ms))[1:]  # without the head of the array
+    if _SHORT <= call_id <= 0xFFFFFFFF:
+        return _head32(0x1A, call_id) + encode(remaining_ms)
+    return encode(call_id) + encode(remaining_ms)
 
 
 def reply(call_id: int, payload: object) -> bytes:
@@ -89,6 +108,8 @@ def reply(call_id: int, payload: object) -> bytes:
     data = encode_payload(payload)
     if len(data) > MAX_ITEM:
         raise NotEncodable(f"a reply of {len(data)} bytes is over the limit of {MAX_ITEM}")
+    if _SHORT <= call_id <= 0xFFFFFFFF:
+        return _reply32(0x82, 0x1A, call_id) + data
     return b"\x82" + encode(call_id) + data
 
 

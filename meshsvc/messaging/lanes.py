@@ -10,7 +10,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from meshsvc.messaging.items import MAX_BATCH, join
-from meshsvc.model import LinkClass, Sent, ShardAddress
+from meshsvc.model import Epoch, LinkClass, Sent, ShardAddress
+from meshsvc.shards.routing import Route
 
 MAX_ITEMS = 65536
 """Items waiting in one lane: about what a link moves in a tenth of a second."""
@@ -23,18 +24,21 @@ MAX_BYTES = 16 * 1024 * 1024
 class Lane:
     """Items waiting to go to one target over one class.
 
-    ``open`` tells whether there is a way to the target; ``incarnation`` is the life of the
-    target shard that may receive them (0: whichever is current), so replies reach only the
-    life that asked.
+    ``open`` tells whether there is a way to the target, ``route`` which; ``incarnation`` is
+    the life of the target shard that may receive them (0: whichever is current), so replies
+    reach only the life that asked. ``head`` is how its envelopes begin under ``epoch``.
     """
 
     target: ShardAddress
     link_class: LinkClass
+    route: Route
     incarnation: int = 0
     open: bool = False
     dirty: bool = False
     size: int = 0
     items: deque[bytes] = field(default_factory=deque)
+    head: bytes = b""
+    epoch: Epoch | None = None
 
     def put(self, item: bytes) -> Sent:
         """Add an item that fits one batch, or say why not."""

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from meshsvc.counters import Counters
+from meshsvc.counters import Counter, Counters
+from meshsvc.messaging.items import envelope_head, seal
 from meshsvc.messaging.lanes import Lane
 from meshsvc.model import (
     NO_EPOCH,
@@ -25,7 +26,6 @@ from meshsvc.model import (
     ShardId,
 )
 from meshsvc.shards.routing import Local, Router, ViaBus
-from meshsvc.wire.codec import encode
 from meshsvc.wire.messages import Envelope
 from meshsvc.wire.registry import code_of, encode_message
 
@@ -110,16 +110,17 @@ class Post:
         self._detours: Mapping[NodeId, object] = {}
         self._seq = 0
         self._used: dict[int, LinkLike] = {}
-        self._losses: dict[tuple[NodeId, int], int] = {}
+        self._losses: dict[tuple[NodeId, int], Counter] = {}
 
     # --- lanes ---------------------------------------------------------------------------
 
     def lane(self, target: ShardAddress, link_class: LinkClass, incarnation: int = 0) -> Lane:
         """The lane to a shard; made when it is first asked for."""
-        key = (target, link_class.value, incarnation)  # hashing an enum is slow
+        key = (target, link_class, incarnation)
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = Lane(target, link_class, incarnation)
+            route = self._router.route(target.node, target.shard, link_class)
+            lane = self._lanes[key] = Lane(target, link_class, route, incarnation)
             lane.open = self._is_open(lane)
             if incarnation and len(self._lanes) > MAX_REPLY_LANES:
                 self._forget_idle_replies()
@@ -207,13 +208,15 @@ class Post:
             if lane.link_class == link_class and lane.target.node in nodes
         ]
 
-    def losses(self, node: NodeId, link_class: LinkClass) -> int:
+    def losses(self, node: NodeId, link_class: LinkClass) -> Counter:
         """How often the way to a node was lost: what came before that is not to be answered."""
-        return self._losses.get((node, link_class.value), 0)
+        losses = self._losses.get((node, link_class))
+        if losses is None:
+            losses = self._losses[(node, link_class)] = Counter()
+        return losses
 
     def _count_loss(self, node: NodeId, link_class: LinkClass) -> None:
-        key = (node, link_class.value)
-        self._losses[key] = self._losses.get(key, 0) + 1
+        self.losses(node, link_class).value += 1
 
     def shard_gone(self, target: ShardAddress, incarnation: int) -> None:
         """A remote shard's process ended; its next life may be addressed at once."""
@@ -242,7 +245,7 @@ class Post:
             if lost:
                 self._counters.drop("verb", "disconnected", len(lost))
             if lane.incarnation:
-                self._lanes.pop((lane.target, lane.link_class.value, lane.incarnation), None)
+                self._lanes.pop((lane.target, lane.link_class, lane.incarnation), None)
         if lanes:
             self.on_closed(lanes, why)
 
@@ -291,12 +294,12 @@ class Post:
 
     def _by_way(self, lane: Lane, body: bytes) -> Sent:
         target = lane.target
-        route = self._router.route(target.node, target.shard, lane.link_class)
-        if isinstance(route, Local):
-            self.deliver(Envelope(*self._fields(lane, body)))
+        route = lane.route
+        if type(route) is Local:
+            self.deliver(Envelope(*self._fields(lane), self._seq, body))
             return Sent.ACCEPTED
-        message = encode((ENVELOPE, *self._fields(lane, body)))
-        if isinstance(route, ViaBus):
+        message = seal(self._head(lane), self._seq, body)
+        if type(route) is ViaBus:
             lane_of_bus = REPLY_LANE if lane.incarnation else MAIN_LANE
             return self._bus.offer_body(route.shard, message, lane_of_bus)
         link = self._links.link(target.node, lane.link_class)
@@ -312,17 +315,21 @@ class Post:
             return Sent.DISCONNECTED
         return self.detour.send(node, message)
 
-    def _fields(
-        self, lane: Lane, body: bytes
-    ) -> tuple[str, int, int, str, int, int, int, int, int, int, bytes]:
-        """What an ``Envelope`` holds, without the cost of making one that is only encoded."""
+    def _head(self, lane: Lane) -> bytes:
+        """How the envelopes of a lane begin: what they have in common is encoded once."""
+        if lane.epoch is not self.epoch:
+            lane.head, lane.epoch = envelope_head(ENVELOPE, self._fields(lane)), self.epoch
+        return lane.head
+
+    def _fields(self, lane: Lane) -> tuple[str, int, int, str, int, int, int, int, int]:
+        """What an ``Envelope`` holds but for its number and body."""
         me, target, epoch = self.me, lane.target, NO_EPOCH
         if lane.link_class is LinkClass.DATA:
             epoch = self.epoch
         return (
             *(me.node, me.shard, me.incarnation),
             *(target.node, target.shard, lane.incarnation),
-            *(lane.link_class.value, epoch.term, epoch.attempt, self._seq, body),
+            *(lane.link_class.value, epoch.term, epoch.attempt),
         )
 
     def forward(self, envelope: Envelope) -> Sent:

@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from meshsvc.counters import Counters
+from meshsvc.counters import Counter, Counters
 from meshsvc.errors import (
     CallError,
     Disconnected,
@@ -65,25 +65,30 @@ Forward = Callable[[Envelope], Sent]
 class Origin:
     """Who sent a batch, and the lane that leads back to that life of it."""
 
-    __slots__ = ("incarnation", "lane", "link_class", "losses", "now", "source")
+    __slots__ = ("_losses", "_lost", "incarnation", "lane", "link_class", "now", "source")
 
     def __init__(
         self,
         source: ShardAddress,
         incarnation: Incarnation,
         link_class: LinkClass,
-        losses: int,
+        losses: Counter,
         now: float,
     ) -> None:
         self.source = source
         self.incarnation = incarnation
         self.link_class = link_class
-        self.losses = losses
+        self._losses, self._lost = losses, losses.value
         self.now = now
         self.lane: Lane | None = None
 
     def __str__(self) -> str:
         return f"shard {self.source}"
+
+    @property
+    def gone(self) -> bool:
+        """Whether the way it came was lost since."""
+        return self._losses.value != self._lost
 
 
 class Inbox:
@@ -295,13 +300,14 @@ class Inbox:
         elif remaining_ms <= 0:
             error = TimedOut("the deadline passed before the call arrived")
         else:
-            now = origin.now
-            call = Call(verb, payload, origin.source, now, now + remaining_ms / 1000)
-            self._start(registration, call, call_id, origin)
+            self._start(registration, item, origin)
             return
         self._reply(origin, items.failure(call_id, error))
 
-    def _start(self, registration: Registration, call: Call, call_id: int, origin: Origin) -> None:
+    def _start(self, registration: Registration, item: list[Any], origin: Origin) -> None:
+        now = origin.now
+        verb, payload, call_id, remaining_ms = item
+        call = Call(verb, payload, origin.source, now, now + remaining_ms / 1000)
         try:
             result = registration.handler(call)
             waiting = None if type(result) in _PLAIN else _deferred(result)
@@ -347,7 +353,7 @@ class Inbox:
     def _reply(self, origin: Origin, item: bytes) -> None:
         # The caller was told that the way is lost, or is gone: a later life of its node numbers
         # its shards' lives and calls alike, and must not take this for an answer of its own.
-        if origin.losses != self._post.losses(origin.source.node, origin.link_class):
+        if origin.gone:
             self._counters.drop("reply", "stale")
             return
         lane = origin.lane

@@ -294,11 +294,10 @@ class Messaging(Service):
             self._end(call, Disconnected(f"asking {call.verb.verb}: {why}"))
 
     def _settle(self, item: list[Any], source: ShardAddress, now: float) -> None:
-        call = self._calls.get(item[0])
-        if call is None or call.lane.target != source:
+        call = self._calls.answered(item[0], source)
+        if call is None:
             self._counters.drop("reply", "late")
             return
-        self._calls.end(item[0])
         if len(item) == 4:
             self._end(call, items.error_of(item))
             return

@@ -9,10 +9,14 @@ On the way out a nested container is decoded again before it is accepted, becaus
 has no option against values that become tags (dates, sets, big integers) or against depth,
 and one such value in a batch would cost the whole link. Scalars and flat containers of them,
 which hot paths send, are only looked at.
+
+On the way in decoders are used again, because setting one up costs as much as a short frame
+takes to decode. One that raised is dropped: what it had begun is nobody's next frame.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from io import BytesIO
 from typing import Any, NoReturn
 
@@ -37,6 +41,8 @@ _BUILT_IN_TAGS = (
 )
 
 _SCALARS = frozenset((bytes, str, bool, float, type(None)))
+_KEPT_BYTES = 4096
+"""A decoder that waits for its next frame keeps the last one alive, unless it is larger."""
 
 
 class _Tag(Exception):
@@ -47,6 +53,7 @@ def _refuse_tag(*_: object) -> NoReturn:
     raise _Tag
 
 
+_NOTHING = BytesIO()
 _REFUSED = dict.fromkeys(_BUILT_IN_TAGS, _refuse_tag)
 
 
@@ -64,56 +71,85 @@ def encode_payload(value: object) -> bytes:
     Raises:
         NotEncodable: for anything else, naming the type and what to send instead.
     """
-    return copy_payload(value)[0]
+    kind = type(value)
+    try:
+        data = dumps(value)
+    except Exception as error:  # the encoder raises many types, a user's __len__ any at all
+        raise _not_encodable(value, error) from error
+    if kind not in _SCALARS and not _is_plain(value, kind):
+        _decoded(value, data)
+    return data
 
 
 def copy_payload(value: Any) -> tuple[bytes, object]:
     """As ``encode_payload``, with a copy of the value as a receiver gets it, tuples as lists."""
     kind = type(value)
-    if kind in _SCALARS:
-        return _dump(value), value
-    if kind is int:
-        if MIN_INT <= value <= MAX_INT:
-            return dumps(value), value
-        raise NotEncodable(f"the integer {value!r} is wider than 64 bits: send it as a string")
-    data = _dump(value)
-    if _is_flat(value, kind):
-        return data, dict(value) if kind is dict else list(value)
     try:
-        return data, decode(data, MAX_PAYLOAD_DEPTH)
+        data = dumps(value)
+    except Exception as error:
+        raise _not_encodable(value, error) from error
+    if kind in _SCALARS:
+        return data, value
+    if not _is_plain(value, kind):
+        return data, _decoded(value, data)
+    if kind is int:
+        return data, value
+    return data, dict(value) if kind is dict else list(value)
+
+
+def _is_plain(value: Any, kind: type) -> bool:
+    """Whether a value visibly is an integer of 64 bits or a container of plain scalars only,
+    which is most payloads: looking costs half of encoding.
+    """
+    if kind is dict:
+        for key, item in value.items():
+            inner = type(item)
+            if type(key) is not str or (
+                inner not in _SCALARS and (inner is not int or not MIN_INT <= item <= MAX_INT)
+            ):
+                return False
+        return True
+    if kind is list or kind is tuple:
+        for item in value:
+            inner = type(item)
+            if inner not in _SCALARS and (inner is not int or not MIN_INT <= item <= MAX_INT):
+                return False
+        return True
+    return kind is int and MIN_INT <= value <= MAX_INT
+
+
+def _decoded(value: object, data: bytes) -> object:
+    if type(value) is int:
+        raise NotEncodable(f"the integer {value!r} is wider than 64 bits: send it as a string")
+    try:
+        return decode(data, MAX_PAYLOAD_DEPTH)
     except WireError as error:
+        kind = type(value).__name__
         raise NotEncodable(
-            f"a {kind.__name__} payload is not plain CBOR ({error}): send None, bool, int, float,"
+            f"a {kind} payload is not plain CBOR ({error}): send None, bool, int, float,"
             f" str, bytes, and lists and dicts of those, at most {MAX_PAYLOAD_DEPTH} deep"
         ) from error
 
 
-def _is_flat(value: Any, kind: type) -> bool:
-    """Whether a container visibly holds plain scalars only, which is most payloads: looking
-    costs half of decoding.
-    """
-    if kind is dict:
-        for key in value:
-            if type(key) is not str:
-                return False
-        value = value.values()
-    elif kind is not list and kind is not tuple:
-        return False
-    for item in value:
-        inner = type(item)
-        if inner not in _SCALARS and not (inner is int and MIN_INT <= item <= MAX_INT):
-            return False
-    return True
+def _not_encodable(value: object, error: Exception) -> NotEncodable:
+    return NotEncodable(
+        f"a {type(value).__name__} payload cannot be encoded ({error}): send None, bool, int,"
+        " float, str, bytes, and lists and dicts of those"
+    )
 
 
-def _dump(value: object) -> bytes:
-    try:
-        return dumps(value)
-    except Exception as error:  # the encoder raises many types, a user's __len__ any at all
-        raise NotEncodable(
-            f"a {type(value).__name__} payload cannot be encoded ({error}): send None, bool, int,"
-            " float, str, bytes, and lists and dicts of those"
-        ) from error
+_idle: defaultdict[int, list[CBORDecoder]] = defaultdict(list)  # by depth; one a thread at most
+
+
+def _new_decoder(max_depth: int) -> CBORDecoder:
+    return CBORDecoder(
+        _NOTHING,
+        tag_hook=_refuse_tag,
+        semantic_decoders=_REFUSED,
+        max_depth=max_depth,
+        allow_indefinite=False,
+        allow_duplicate_keys=False,
+    )
 
 
 def decode(data: bytes, max_depth: int = MAX_DEPTH) -> object:
@@ -124,16 +160,14 @@ def decode(data: bytes, max_depth: int = MAX_DEPTH) -> object:
         TrailingBytes: when bytes follow the value.
         WireError: for everything else that is not strict CBOR.
     """
-    stream = BytesIO(data)
+    idle = _idle[max_depth]
     try:
-        value = CBORDecoder(
-            stream,
-            tag_hook=_refuse_tag,
-            semantic_decoders=_REFUSED,
-            max_depth=max_depth,
-            allow_indefinite=False,
-            allow_duplicate_keys=False,
-        ).decode()
+        decoder = idle.pop()
+    except IndexError:
+        decoder = _new_decoder(max_depth)
+    stream = decoder.fp = BytesIO(data)
+    try:
+        value = decoder.decode()
     except _Tag:
         raise TagRefused("the frame holds a CBOR tag; none is part of the protocol") from None
     except CBORDecodeError as error:
@@ -145,4 +179,7 @@ def decode(data: bytes, max_depth: int = MAX_DEPTH) -> object:
     left = len(data) - stream.tell()
     if left:
         raise TrailingBytes(f"{left} bytes follow the value in the frame")
+    if len(data) > _KEPT_BYTES:
+        decoder.fp = _NOTHING
+    idle.append(decoder)
     return value

@@ -27,6 +27,8 @@ class Role(Enum):
     SHARD = "shard"
     SUPERVISOR = "supervisor"
 
+    __hash__ = object.__hash__  # an Enum hashes its name in Python, once for each message
+
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -46,7 +48,7 @@ class _Entry(NamedTuple):
     senders: frozenset[Role]
     names: tuple[str, ...]
     types: tuple[tuple[type, ...], ...]
-    plain: tuple[type, ...]
+    exact: tuple[type, ...] | None
     values: Callable[[Any], tuple[object, ...]]
 
 
@@ -63,8 +65,11 @@ def message(code: int, *senders: Role) -> Callable[[type[M]], type[M]]:
         known = fields(cls)  # type: ignore[arg-type]
         names = tuple(field.name for field in known)
         types = tuple(_TYPES[str(field.type)] for field in known)
-        plain = tuple(kinds[0] for kinds in types)
-        entry = _Entry(code, cls, frozenset(senders), names, types, plain, _getter(names))
+        exact = (int, *(kinds[0] for kinds in types))
+        entry = _Entry(
+            *(code, cls, frozenset(senders), names, types),
+            *(None if list in exact else exact, _getter(names)),
+        )
         _by_code[code] = _by_class[cls] = entry
         return cls
 
@@ -112,18 +117,17 @@ def decode_message(body: bytes, sender: Role) -> Any:
         raise UnknownCode(f"message code {value[0]} is not known")
     if sender not in entry.senders:
         raise WrongRole(f"a {sender.value} may not send {entry.cls.__name__}")
-    count = len(entry.names)
-    if len(value) <= count:
-        raise WireError(f"{entry.cls.__name__} has {count} fields, {len(value) - 1} came")
-    fields = value[1 : count + 1]
     # Nearly every message has exactly the types it should and no array: one comparison.
-    if list not in entry.plain and tuple(map(type, fields)) == entry.plain:
-        return entry.cls(*fields)
+    if tuple(map(type, value)) == entry.exact:
+        return entry.cls(*value[1:])
     return entry.cls(*_checked(entry, value))
 
 
 def _checked(entry: _Entry, value: list[object]) -> list[object]:
     checked: list[object] = []
+    count = len(entry.names)
+    if len(value) <= count:
+        raise WireError(f"{entry.cls.__name__} has {count} fields, {len(value) - 1} came")
     for name, types, item in zip(entry.names, entry.types, value[1:], strict=False):
         kind = type(item)
         if kind not in types:

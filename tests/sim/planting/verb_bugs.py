@@ -62,7 +62,7 @@ def an_ask_that_is_cancelled_is_not_forgotten():
     """A late answer ends it a second time: the table keeps what was cancelled (VERB-2)."""
 
     def cancelled(self, call_id):
-        call = self._calls.get(call_id)
+        call = self._calls._calls.get(call_id)
         if call is not None:
             self._withdraw(call)
 
