@@ -12,7 +12,8 @@ from typing import Any
 from meshsvc.counters import Counter
 from meshsvc.errors import VerbTaken
 from meshsvc.messaging.items import verb_prefix
-from meshsvc.model import ShardAddress
+from meshsvc.messaging.lanes import Lane
+from meshsvc.model import Incarnation, LinkClass, ShardAddress
 
 MAX_RUNNING = 16384
 """Asks running at once in a shard; beyond it callers get Overloaded, at once."""
@@ -43,6 +44,35 @@ class Call:
     def remaining_s(self) -> float | None:
         """Seconds that were left when the handler was started, or None for a tell."""
         return None if self.deadline is None else self.deadline - self.now
+
+
+class Origin:
+    """Who sent a batch, and the lane that leads back to that life of it."""
+
+    __slots__ = ("_losses", "_lost", "incarnation", "lane", "link_class", "now", "source")
+
+    def __init__(
+        self,
+        source: ShardAddress,
+        incarnation: Incarnation,
+        link_class: LinkClass,
+        losses: Counter,
+        now: float,
+    ) -> None:
+        self.source = source
+        self.incarnation = incarnation
+        self.link_class = link_class
+        self._losses, self._lost = losses, losses.value
+        self.now = now
+        self.lane: Lane | None = None
+
+    def __str__(self) -> str:
+        return f"shard {self.source}"
+
+    @property
+    def gone(self) -> bool:
+        """Whether the way it came was lost since."""
+        return self._losses.value != self._lost
 
 
 @dataclass(slots=True, eq=False)

@@ -7,9 +7,11 @@ anything; work whose deadline has passed is not started.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import replace
 from inspect import iscoroutine
+from itertools import islice
+from operator import length_hint
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -17,7 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from meshsvc.counters import Counter, Counters
+from meshsvc.counters import Counters
 from meshsvc.errors import (
     CallError,
     Disconnected,
@@ -30,7 +32,7 @@ from meshsvc.errors import (
     WireError,
 )
 from meshsvc.messaging import items
-from meshsvc.messaging.dispatch import MAX_RUNNING, Call, Registration, VerbTable
+from meshsvc.messaging.dispatch import MAX_RUNNING, Call, Origin, Registration, VerbTable
 from meshsvc.messaging.lanes import Lane
 from meshsvc.messaging.post import Post
 from meshsvc.messaging.stats import VerbStats
@@ -49,6 +51,10 @@ from meshsvc.wire.messages import Envelope
 _DATA = int(LinkClass.DATA)
 _CLASSES = {link_class.value: link_class for link_class in LinkClass}
 
+SLICE = 32
+"""Items of a batch of asks that one turn takes: their answers leave while the next are run, so
+that two sides that ask each other in batches both work, and nobody waits for a whole batch."""
+
 MAX_AHEAD = 32
 """Envelopes (a mebibyte each at most) that wait for news of their epoch: a few turns' worth."""
 
@@ -60,35 +66,6 @@ _PLAIN = frozenset((bytes, str, int, float, bool, type(None), list, dict, tuple)
 Settle = Callable[[list[Any], ShardAddress, float], None]
 PutItem = Callable[[Lane, bytes], Sent]
 Forward = Callable[[Envelope], Sent]
-
-
-class Origin:
-    """Who sent a batch, and the lane that leads back to that life of it."""
-
-    __slots__ = ("_losses", "_lost", "incarnation", "lane", "link_class", "now", "source")
-
-    def __init__(
-        self,
-        source: ShardAddress,
-        incarnation: Incarnation,
-        link_class: LinkClass,
-        losses: Counter,
-        now: float,
-    ) -> None:
-        self.source = source
-        self.incarnation = incarnation
-        self.link_class = link_class
-        self._losses, self._lost = losses, losses.value
-        self.now = now
-        self.lane: Lane | None = None
-
-    def __str__(self) -> str:
-        return f"shard {self.source}"
-
-    @property
-    def gone(self) -> bool:
-        """Whether the way it came was lost since."""
-        return self._losses.value != self._lost
 
 
 class Inbox:
@@ -117,6 +94,9 @@ class Inbox:
         self._assembly = items.Assembly()
         self._ahead: list[Envelope] = []
         self._cancelling = False
+        self._rest: Iterator[list[Any]] = iter(())
+        self._rest_of: Any = None
+        self._slicing = False
         self.leaving = False
         self._running: dict[tuple[ShardAddress, int, int], Deferred[Any]] = {}
 
@@ -137,9 +117,34 @@ class Inbox:
             self._counters.drop("verb", "malformed")
             self.log.warn("dropped a malformed batch: {error}", error=error)
             return
+        self.finish()
         origin = self._origin(envelope)
-        for item in batch:
-            self._take(item, origin)
+        if len(batch) > SLICE and type(batch[0][0]) is str and len(batch[0]) == 4:
+            self._rest, self._rest_of = iter(batch), origin
+            self._take_slice()
+        else:
+            for item in batch:
+                self._take(item, origin)
+
+    def _take_slice(self) -> None:
+        for item in islice(self._rest, SLICE):
+            self._take(item, self._rest_of)
+        if length_hint(self._rest) and not self._slicing:
+            self._slicing = True
+            self._reactor.callLater(0, self._next_slice)
+
+    def _next_slice(self) -> None:
+        self._slicing = False
+        self._take_slice()
+
+    def finish(self) -> None:
+        """Take what is left of the last batch: before what came later, or changes the rules."""
+        for item in self._rest:
+            self._take(item, self._rest_of)
+
+    def stop(self) -> None:
+        """Take nothing more of the last batch."""
+        self._rest = iter(())
 
     def _origin(self, envelope: Envelope) -> Origin:
         node, link_class = NodeId(envelope.source), _CLASSES[envelope.link_class]
@@ -288,25 +293,11 @@ class Inbox:
     def _run_ask(self, item: list[Any], origin: Origin) -> None:
         verb, payload, call_id, remaining_ms = item
         registration = self.verbs.verbs.get(verb)
-        if registration is None:
-            self._stats.unknown.value += 1
-            me = self._post.me
-            text = f"shard {me.node[:8]}/{me.shard} has no verb {verb!r}"
-            error: CallError = UnknownVerb(text)
-            if self.leaving:  # its application is stopped before its links are
-                error = Disconnected(f"{text} any more: it is stopping")
-        elif len(self._running) >= MAX_RUNNING:
-            error = Overloaded(f"{MAX_RUNNING} calls are running in the target shard")
-        elif remaining_ms <= 0:
-            error = TimedOut("the deadline passed before the call arrived")
-        else:
-            self._start(registration, item, origin)
+        if registration is None or remaining_ms <= 0 or len(self._running) >= MAX_RUNNING:
+            error = self._objection(verb, remaining_ms)
+            self._reply(origin, items.failure(call_id, error))
             return
-        self._reply(origin, items.failure(call_id, error))
-
-    def _start(self, registration: Registration, item: list[Any], origin: Origin) -> None:
         now = origin.now
-        verb, payload, call_id, remaining_ms = item
         call = Call(verb, payload, origin.source, now, now + remaining_ms / 1000)
         try:
             result = registration.handler(call)
@@ -323,6 +314,19 @@ class Inbox:
         waiting.addCallback(self._answer, registration, call_id, origin)
         waiting.addErrback(self._answer_failure, registration, call_id, origin)
         waiting.addBoth(lambda _: self._ran(registration, key))
+
+    def _objection(self, verb: str, remaining_ms: int) -> CallError:
+        """Why an ask is not run."""
+        if verb in self.verbs.verbs:
+            if remaining_ms <= 0:
+                return TimedOut("the deadline passed before the call arrived")
+            return Overloaded(f"{MAX_RUNNING} calls are running in the target shard")
+        self._stats.unknown.value += 1
+        me = self._post.me
+        text = f"shard {me.node[:8]}/{me.shard} has no verb {verb!r}"
+        if self.leaving:  # its application is stopped before its links are
+            return Disconnected(f"{text} any more: it is stopping")
+        return UnknownVerb(text)
 
     def _ran(self, registration: Registration, key: Any = None) -> None:
         self._running.pop(key, None)
@@ -366,8 +370,8 @@ class Inbox:
 
     @property
     def running(self) -> int:
-        """Asks whose handlers have not ended."""
-        return len(self._running)
+        """Asks that have come and whose handlers have not ended."""
+        return len(self._running) + length_hint(self._rest)
 
     def source_gone(self, source: ShardAddress) -> None:
         """A shard that may have begun an oversize item ended."""

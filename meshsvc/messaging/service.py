@@ -192,26 +192,23 @@ class Messaging(Service):
         remaining_ms = int(timeout_s * 1000)
         item = stats.ask_prefix + data + items.ask_suffix(call_id, remaining_ms)
         stats.asked.value += 1
-        refused = self._admit(lane, item, verb)
-        if refused is not None:
+        sent = Sent.FULL if self._stopped or self._calls.full else self._put(lane, item)
+        if sent is not _ACCEPTED:
+            refused = self._refusal(lane, sent, verb)
             stats.ended(refused.kind)
             return fail(refused)
         waiter: Deferred[Any] = Deferred(lambda _: self._cancelled(call_id))
-        self._calls.start(PendingCall(call_id, waiter, lane, item, stats, now, now + timeout_s))
-        if not lane.dirty:
-            self._written(lane)
-        if now + timeout_s < self._timer_at:
+        deadline = now + timeout_s
+        self._calls.start(PendingCall(call_id, waiter, lane, item, stats, now, deadline))
+        if deadline < self._timer_at:
             self._arm()
         return waiter
 
-    def _admit(self, lane: Lane, item: bytes, verb: str) -> CallError | None:
+    def _refusal(self, lane: Lane, sent: Sent, verb: str) -> CallError:
         if self._stopped:
             return Disconnected(f"asking {verb}: this shard is stopping")
         if self._calls.full:
             return Overloaded(f"asking {verb}: too many asks are pending in this shard")
-        sent = self._put(lane, item)
-        if sent is _ACCEPTED:
-            return None
         if sent is Sent.FULL:
             return Overloaded(f"asking {verb}: the outbox to shard {lane.target} is full")
         return Disconnected(f"asking {verb}: there is no way to shard {lane.target} now")
@@ -309,6 +306,7 @@ class Messaging(Service):
 
     def set_epoch(self, epoch: Epoch) -> None:
         """From now on data envelopes of other nodes are taken under this epoch only."""
+        self._inbox.finish()  # it came under the epoch before
         self._post.epoch = epoch
         self._inbox.epoch_adopted()
 
@@ -346,6 +344,7 @@ class Messaging(Service):
         """Fail every pending ask, and report verbs that were left registered."""
         super().stopService()  # type: ignore[no-untyped-call]
         self._stopped = True
+        self._inbox.stop()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
         for call in self._calls.all():

@@ -1,5 +1,7 @@
 """Asks end exactly once, tells never wait, order holds: over shards joined in memory."""
 
+from dataclasses import astuple
+
 import pytest
 from messaging_net import Net, node_id, outcome
 from twisted.internet.defer import Deferred
@@ -15,7 +17,12 @@ from meshsvc.errors import (
     VerbTaken,
 )
 from meshsvc.messaging import lanes
+from meshsvc.messaging.items import ask_suffix, envelope_head, reply, seal
+from meshsvc.messaging.protocol import SLICE
 from meshsvc.model import Epoch, LinkClass, Sent, ShardAddress, ShardId
+from meshsvc.wire.codec import encode
+from meshsvc.wire.messages import Envelope
+from meshsvc.wire.registry import code_of, encode_message
 
 
 @pytest.fixture
@@ -328,6 +335,77 @@ def test_what_comes_ahead_of_its_epoch_waits_for_it(net, pair):
     b.messaging.set_epoch(Epoch(2, 1))
     net.run()
     assert seen == [("ok", "ran")]
+
+
+@pytest.mark.contract("VERB-4")
+def test_a_batch_of_asks_is_taken_in_slices_and_in_order(net, pair):
+    """One turn takes 32 of a batch; their answers leave while the rest is run, and what comes
+    later waits for the rest."""
+    a, b = pair
+    took, answers = [], []
+    b.messaging.register("t.run", lambda call: took.append(call.payload))
+    for number in range(100):
+        a.messaging.ask(b.address, "t.run", number).addCallback(
+            lambda _, n=number: answers.append(n)
+        )
+    net.run(turns=1)
+    assert took == list(range(SLICE))
+    assert b.messaging.busy == 100 - SLICE
+    net.clock.advance(0)
+    assert [target.index for target, _ in net.flying] == [a.index] * 4  # a slice's answers each
+    a.messaging.tell(b.address, "t.run", "behind")
+    net.run()
+    assert took == [*range(100), "behind"]
+    assert answers == list(range(100))
+    assert b.messaging.busy == 0
+
+
+@pytest.mark.contract("MESH-9", "VERB-2")
+def test_what_is_left_of_a_batch_is_taken_before_the_epoch_changes(net, pair):
+    """It came under the epoch in force: it is run, not dropped."""
+    a, b = pair
+    took = []
+    b.messaging.register("t.run", lambda call: took.append(call.payload))
+    for number in range(100):
+        a.messaging.ask(b.address, "t.run", number).addErrback(lambda failure: None)
+    net.run(turns=1)
+    b.messaging.set_epoch(Epoch(1, 1))
+    assert took == list(range(100))
+    a.messaging.set_epoch(Epoch(1, 1))
+    net.run(seconds=6)
+
+
+def test_what_is_left_of_a_batch_is_not_taken_after_the_stop(net, pair):
+    """A shard that stopped runs nothing more."""
+    a, b = pair
+    took = []
+    b.messaging.register("t.run", lambda call: took.append(call.payload))
+    for number in range(100):
+        a.messaging.ask(b.address, "t.run", number).addErrback(lambda failure: None)
+    net.run(turns=1)
+    b.messaging.unregister("t.run")
+    b.messaging.stopService()
+    net.run(seconds=6)
+    assert took == list(range(SLICE))
+
+
+@pytest.mark.contract("WIRE-3")
+@pytest.mark.parametrize("seq", [1, 23, 24, 255, 256, 65535, 65536, 2**32])
+@pytest.mark.parametrize("size", [0, 1, 23, 24, 255, 256, 65535, 65536, 500_000])
+def test_an_envelope_is_put_together_as_it_is_encoded(seq, size):
+    """A lane encodes the head of its envelopes once; the bytes are those of the message."""
+    envelope = Envelope("a" * 32, 1, 70_000, "b" * 32, 0, 3, 1, 2, 300, seq, b"x" * size)
+    fields = astuple(envelope)
+    assert seal(envelope_head(code_of(Envelope), fields[:-2]), seq, fields[-1]) == encode_message(
+        envelope
+    )
+
+
+@pytest.mark.parametrize("call_id", [0, 23, 65535, 65536, 2**32 - 1, 2**32])
+def test_calls_are_put_together_as_they_are_encoded(call_id):
+    """The parts of an ask and of a reply are those of the arrays they make up."""
+    assert b"\x82" + ask_suffix(call_id, 5000) == encode([call_id, 5000])
+    assert reply(call_id, "x") == encode([call_id, "x"])
 
 
 @pytest.mark.contract("SHD-4")
