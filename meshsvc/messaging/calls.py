@@ -57,16 +57,17 @@ class CallTable:
         self._next += 1
         return self._next
 
-    def start(self, call: PendingCall) -> None:
-        """Enter a call under an id from ``next_id``."""
+    def start(self, call: PendingCall) -> bool:
+        """Enter a call under an id from ``next_id``; True when ``deadline`` is earlier for it."""
         self._calls[call.call_id] = call
         bucket = int(call.deadline / TICK_S) + 1
         ids = self._buckets.get(bucket)
-        if ids is None:
-            self._buckets[bucket] = [call.call_id]
-            heappush(self._due, bucket)
-        else:
+        if ids is not None:
             ids.append(call.call_id)
+            return False
+        self._buckets[bucket] = [call.call_id]
+        heappush(self._due, bucket)
+        return self._due[0] == bucket
 
     def end(self, call_id: int) -> PendingCall | None:
         """Take a call out; None when it ended before."""

@@ -7,7 +7,6 @@ timed by more than one delayed call.
 
 from __future__ import annotations
 
-from math import inf
 from typing import Any
 
 from twisted.application.service import Service
@@ -57,7 +56,6 @@ class Messaging(Service):
         self._relays = Relays(post.me.node, post.forward)
         self._flushing = False
         self._timer: IDelayedCall | None = None
-        self._timer_at = inf
         self._stopped = False
         self._inbox = Inbox(
             reactor, post, counters, self._stats, self._settle, self._put, self._forward
@@ -198,9 +196,8 @@ class Messaging(Service):
             stats.ended(refused.kind)
             return fail(refused)
         waiter: Deferred[Any] = Deferred(lambda _: self._cancelled(call_id))
-        deadline = now + timeout_s
-        self._calls.start(PendingCall(call_id, waiter, lane, item, stats, now, deadline))
-        if deadline < self._timer_at:
+        call = PendingCall(call_id, waiter, lane, item, stats, now, now + timeout_s)
+        if self._calls.start(call):
             self._arm()
         return waiter
 
@@ -281,10 +278,10 @@ class Messaging(Service):
         due = self._calls.deadline()
         if self._timer is not None and self._timer.active():
             self._timer.cancel()
-        self._timer, self._timer_at = None, inf
+        self._timer = None
         if due is not None:
             wait = max(0.0, due - self._reactor.seconds())
-            self._timer, self._timer_at = self._reactor.callLater(wait, self._expire), due
+            self._timer = self._reactor.callLater(wait, self._expire)
 
     def _lanes_closed(self, lanes: list[Lane], why: str) -> None:
         for call in self._calls.on_lanes(lanes):
