@@ -119,18 +119,18 @@ class View:
         """Change the status of a node; answers its row."""
         member = self._members.get(node_id)
         if member is not None:
-            member = replace(member, status=status, rtt_ms=self._rtt_ms(node_id))
+            member = replace(self._fresh(member), status=status)
             self.put(member)
         return member
 
     def get(self, node_id: NodeId) -> Member | None:
         """The row of a node."""
         member = self._members.get(node_id)
-        return None if member is None else replace(member, rtt_ms=self._rtt_ms(node_id))
+        return None if member is None else self._fresh(member)
 
     def all(self) -> tuple[Member, ...]:
         """Every row, by name."""
-        found = (replace(m, rtt_ms=self._rtt_ms(m.node_id)) for m in self._members.values())
+        found = [self._fresh(member) for member in list(self._members.values())]
         return tuple(sorted(found, key=lambda m: (m.name, m.node_id)))
 
     def since(self, index: int) -> tuple[int, bool, list[list[object]]]:
@@ -140,6 +140,13 @@ class View:
             return self.index, True, [member.row() for member in self.all()]
         rows = [member.row() for node in self._newer(index) if (member := self.get(node))]
         return self.index, False, rows
+
+    def _fresh(self, member: Member) -> Member:
+        """A row with the round trip of now; kept, as most readers come between two measures."""
+        rtt_ms = self._rtt_ms(member.node_id)
+        if rtt_ms != member.rtt_ms:
+            member = self._members[member.node_id] = replace(member, rtt_ms=rtt_ms)
+        return member
 
     def _newer(self, index: int) -> Iterable[NodeId]:
         # Insertion order is the order of change, so the newest are found from the end.
