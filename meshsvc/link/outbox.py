@@ -15,6 +15,9 @@ from meshsvc.model import Sent
 Frame = bytes
 """Length and body, as it goes over the wire."""
 
+MAX_URGENT_FRAMES = 64
+"""Control frames are small and answered or replaced; 64 unread ones mean a dead reader."""
+
 
 def write_now(transport: Any, data: bytes) -> None:
     """Give bytes to the socket of a ``FileDescriptor``, which nearly always takes them all: that
@@ -29,10 +32,6 @@ def write_now(transport: Any, data: bytes) -> None:
             data = data[sent:]
     transport.write(data)
     transport.doWrite()
-
-
-MAX_URGENT_FRAMES = 64
-"""Control frames are small and answered or replaced; 64 unread ones mean a dead reader."""
 
 
 class Outbox:

@@ -51,6 +51,9 @@ class FrameBuffer:
             FrameTooLarge: when a length over ``limit`` is announced.
             WireError: when an empty frame is announced.
         """
+        size = len(data) - PREFIX_BYTES
+        if size > 0 and not self._data and _unpack_from(data)[0] == size <= self.limit:
+            return [data[PREFIX_BYTES:]]  # one whole frame, as most reads are
         bodies, rest = self.take(data, len(data) + len(self._data))
         assert not rest
         return bodies
