@@ -122,6 +122,18 @@ def check_name(name: object) -> str:
     return str(name)
 
 
+def check_kind(kind: object) -> Kind:
+    """The kind of a table.
+
+    Raises:
+        BadTable: when it is none.
+    """
+    try:
+        return Kind(kind)  # type: ignore[arg-type]
+    except ValueError:
+        raise BadTable(f"{kind!r:.80} is no kind of table: use {', '.join(Kind)}") from None
+
+
 def check_key(key: object) -> Key:
     """A key that may be written.
 

@@ -40,7 +40,7 @@ from meshsvc.tables.looking.service import Looking
 from meshsvc.tables.means import Means
 from meshsvc.tables.protocol import SLICE_ROWS, Exchange
 from meshsvc.tables.replica import Change, Replica
-from meshsvc.tables.rows import Kind, Origin, Owner, Schema, check_name
+from meshsvc.tables.rows import Origin, Owner, Schema, check_kind, check_name
 from meshsvc.tables.sending.service import Sending
 from meshsvc.tables.settings import Settings
 from meshsvc.tables.table import Table
@@ -117,10 +117,10 @@ class Tables(Service):
         """The table of a name, from now on held by every shard of this node.
 
         Raises:
-            BadTable: when the name is none.
+            BadTable: when the name, or the kind, is none.
             SchemaConflict: when it is open as something else.
         """
-        schema = Schema(check_name(name), Kind(kind), owned, resolver)
+        schema = Schema(check_name(name), check_kind(kind), owned, resolver)
         known = name in self.replicas
         replica = self.replica(schema)
         table = self.tables.get(name)

@@ -30,6 +30,7 @@ from meshsvc.tables.rows import (
     Schema,
     beats,
     check_key,
+    check_kind,
     element,
     own_copy,
 )
@@ -376,6 +377,8 @@ def test_a_schema_has_a_name_and_a_kind():
             Schema.read([name, "set", False, "last-writer"])
     with pytest.raises(BadTable):
         Schema.read(["t", "heap", False, "last-writer"])
+    with pytest.raises(BadTable, match="'heap' is no kind of table: use set, ordered, bag"):
+        check_kind("heap")
     assert Schema("t").objection(Schema("t")) == ""
     assert "kind is set here and bag there" in Schema("t").objection(Schema("t", Kind.BAG))
 
