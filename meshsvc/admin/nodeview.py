@@ -113,11 +113,7 @@ class ShardZeroView:
 
     def shards(self) -> list[Row]:
         """One row per shard."""
-        names = ("index", "pid", "state", "incarnation", "restarts", "lag_ms", "cpu")
-        return [
-            dict(zip((*names, "connections"), row, strict=False))
-            for row in self._channel.shard_states
-        ]
+        return [shard_row(row) for row in self._channel.shard_states]
 
     def plugins(self) -> list[Row]:
         """One row per plugin found."""
@@ -267,6 +263,17 @@ class ShardZeroView:
 def _shown(status: MemberStatus) -> str:
     """A node that has yet to prove itself by an echo is not alive: it is shown as suspect."""
     return MemberStatus.SUSPECT.value if status is MemberStatus.JOINING else status.value
+
+
+def shard_row(values: Sequence[object]) -> Row:
+    """One row of ``ShardStates`` by names; None for what is not there.
+
+    That is the pid while no process runs: a script that is given 0 or -1 and signals it would
+    hit its own group of processes, or everybody.
+    """
+    names = ("index", "pid", "state", "incarnation", "restarts", "lag_ms", "cpu", "connections")
+    row = dict(zip(names, values, strict=False))
+    return row | {"pid": row["pid"] or None, "cpu": None if row["cpu"] == -1 else row["cpu"]}
 
 
 def _with_status(failure: Failure, member: Member) -> Failure:

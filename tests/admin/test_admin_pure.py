@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from meshsvc import errors
 from meshsvc.admin.answers import Problem, host_served, problem_of, read_object, to_json
 from meshsvc.admin.metrics import expose
+from meshsvc.admin.nodeview import shard_row
 from meshsvc.admin.targets import Target, parse_target
 from meshsvc.counters import LATENCY_BUCKETS_S, Counters
 
@@ -195,3 +196,11 @@ def test_a_row_that_fits_nothing_is_counted_and_left_out(row):
     found = families(({}, [*counters.snapshot(), row]))
     assert found["y"].samples[0].value == 1.0
     assert found["admin_metrics_skipped"].samples[0].value == 1.0
+
+
+def test_a_shard_without_a_process_has_no_pid():
+    """Not 0, which `kill` takes for the caller's own group; a CPU of none is none either."""
+    row = shard_row([1, 0, "waiting", 2, 3, 0.0, -1, 0])
+    assert (row["pid"], row["cpu"], row["connections"]) == (None, None, 0)
+    row = shard_row([0, 4711, "running", 1, 0, 0.5, 0, 9])
+    assert (row["pid"], row["cpu"], row["lag_ms"]) == (4711, 0, 0.5)

@@ -15,7 +15,7 @@ STATUS = ["name", "id", "cluster", "generation", "pid", "version", "uptime_s", "
 STATUS += ["addresses", "members", "store", "ready", "reasons"]
 MEMBERS = ["name", "id", "status", "generation", "address", "shards", "rtt_ms"]
 LINKS = ["peer", "state", "epoch", "owner_shard", "rtt_ms"]
-SHARDS = ["index", "pid", "state", "incarnation", "restarts", "cpus", "lag_ms"]
+SHARDS = ["index", "pid", "state", "incarnation", "restarts", "cpu", "lag_ms"]
 PLUGINS = ["name", "interface", "state", "error"]
 
 FORM_TIMEOUT_S = 35.0
