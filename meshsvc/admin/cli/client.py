@@ -15,12 +15,15 @@ _STATUS_EXITS |= {502: exits.UNHEALTHY, 503: exits.RETRY, 504: exits.RETRY}
 
 _NOT_THERE = ("NoSuchTarget", "NoSuchTable", "NoSuchKey", "NoStore")
 
+_ADVICE = {"UnknownVerb": "; `meshsvc call NODE/SHARD sys.info` lists those there are"}
+
 
 class Answered(CliError):
     """The node answered with an error; ``kind`` is its type, ``status`` that of HTTP."""
 
     def __init__(self, url: str, status: int, kind: str, text: str) -> None:
-        advice = "; trying again can help" if exit_for(status, kind) == exits.RETRY else ""
+        retry = exit_for(status, kind) == exits.RETRY
+        advice = "; trying again can help" if retry else _ADVICE.get(kind, "")
         super().__init__(exit_for(status, kind), f"{url} answered {kind}: {text}{advice}")
         self.status = status
         self.kind = kind
