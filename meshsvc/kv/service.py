@@ -146,7 +146,8 @@ class KvService(Tending, Leasing, Service):
         """Do a committed command; see ``Machine.apply``."""
         before = self.machine.mvcc.compact_revision
         result = self.machine.apply(data, index, term)
-        self._turns.soon("flush", self.hub.flush)
+        if self.hub.watches or self.hub.flush():  # with none it only notes the revision
+            self._turns.soon("flush", self.hub.flush)
         if self.machine.mvcc.compact_revision != before:
             self._turns.soon("prune", self._prune)
         return result
