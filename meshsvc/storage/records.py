@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One entry of a group's log.
+class Entry(NamedTuple):
+    """One entry of a group's log; a tuple, for there are very many of them.
 
     Args:
         index: position in the log, from 1, without gaps.
@@ -24,7 +24,7 @@ class Entry:
         data: opaque.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # nobody looks for a value in an entry
     term: int
     kind: int
     data: bytes
@@ -83,8 +83,7 @@ class Recovered:
 # --- what a journal is told to do ---------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(NamedTuple):
     """Make a hard state and entries of a group durable, together.
 
     Entries from ``truncate_from`` on are forgotten first; entries that overlap the log do
