@@ -458,3 +458,21 @@ def test_addresses_of_nobody_fail_at_once(net, pair):
     a, _ = pair
     nowhere = ShardAddress(node_id("f"), ShardId(0))
     assert a.messaging.tell(nowhere, "t.x") is Sent.DISCONNECTED
+
+
+@pytest.mark.contract("VERB-4", "VERB-8")
+def test_a_tell_now_leaves_with_what_waits_before_it_and_leaves_no_turn_behind(net, pair):
+    """Who batches a turn by itself pays for no other; what finds no room goes as any tell does."""
+    a, b = pair
+    got = []
+    b.messaging.register_oneway("t.note", lambda call: got.append(call.payload))
+    a.messaging.tell_now(b.address, "t.note", encode(0), LinkClass.CONTROL)
+    assert len(net.flying) == 1
+    assert net.clock.getDelayedCalls() == []
+    a.messaging.tell(b.address, "t.note", 1, LinkClass.CONTROL)
+    a.messaging.tell_now(b.address, "t.note", encode(2), LinkClass.CONTROL)
+    a.outbox = Sent.FULL
+    assert a.messaging.tell_now(b.address, "t.note", encode(3), LinkClass.CONTROL) is Sent.ACCEPTED
+    a.outbox = Sent.ACCEPTED
+    net.run(0.1)
+    assert got == [0, 1, 2, 3]
