@@ -55,7 +55,7 @@ def test_gauges_follow_what_changes(cluster):
     tables = bench.shard("n2").tables
     bench.wait(bench.table("n1").insert_many({f"k{n}": "x" * 100 for n in range(50)}))
     bench.wait(bench.table("n1").delete("k0"))
-    bench.sim.run(2)
+    bench.sim.run(6)
     shown = {
         name: value
         for (name, labels), value in tables.counters.gauges.items()

@@ -36,6 +36,11 @@ EXPIRE_ROWS = 2000
 THOROUGH = 10
 """Every so many repairs look at every row that differs, also of a table that never rests."""
 
+MEASURE_S = 5.0
+"""The memory of a table that changed is estimated this often: it costs some of its values, and
+nobody looks at a gauge more often.
+"""
+
 SIBLINGS_S = 5.0
 """A node joins its tables after this long even when a shard of it is not up yet."""
 
@@ -53,6 +58,7 @@ class Upkeep:
         self._rounds = 0
         self._edits: dict[str, int] = {}
         self._unmeasured: dict[str, None] = {}
+        self._measure_at = 0.0
         self._started_at = 0.0
         self.verbs = {
             "tables.list": self._listed,
@@ -63,7 +69,9 @@ class Upkeep:
     @property
     def complete(self) -> bool:
         """Whether every shard of the node is up and its rows are here."""
-        up = self._host.siblings()
+        return self._is_complete(self._host.siblings())
+
+    def _is_complete(self, up: list[ShardAddress]) -> bool:
         return len(up) == self._host.me.shards - 1 and self._all_copied(up)
 
     def _all_copied(self, up: list[ShardAddress]) -> bool:
@@ -96,7 +104,8 @@ class Upkeep:
         host, now = self._host, self._host.reactor.seconds()
         up = host.siblings()
         late = now - self._started_at > SIBLINGS_S
-        eager = not self.complete and not (late and self._all_copied(up))
+        complete = self._is_complete(up)
+        eager = not complete and not (late and self._all_copied(up))
         self._timer = host.reactor.callLater(EAGER_S if eager else TICK_S, self._tick)
         for replica in host.replicas.values():
             if replica.tombstones and replica.expire(host.now(), EXPIRE_ROWS):
@@ -105,7 +114,7 @@ class Upkeep:
         host.look_at_waiting()
         self._copied.intersection_update(up)
         if self._joining is not None:
-            self._joining.tick(self.complete or late)
+            self._joining.tick(complete or late)
         due = self._soon or now >= self._repair_at or not self._all_copied(up)
         if due and not self._busy:
             self._busy = True
@@ -113,9 +122,7 @@ class Upkeep:
             work.addErrback(host.failed).addBoth(self._done)
 
     def _measure(self) -> None:
-        """Gauges of the tables that changed, and an estimate of the memory of one of them: each
-        look costs some of its values.
-        """
+        """Gauges of the tables that changed, now and then the memory of one of them."""
         host, gauge, known = self._host, self._host.counters.gauge, self._edits
         for name, replica in host.replicas.items():
             if known.get(name) != replica.edits:
@@ -123,7 +130,10 @@ class Upkeep:
                 gauge("tables_rows", len(replica.rows) - replica.tombstones, table=name)
                 gauge("tables_tombstones", replica.tombstones, table=name)
                 self._unmeasured[name] = None
-        for name in list(self._unmeasured)[:1]:
+        now = host.reactor.seconds()
+        if self._unmeasured and now >= self._measure_at:
+            self._measure_at = now + MEASURE_S
+            name = next(iter(self._unmeasured))
             del self._unmeasured[name]
             gauge("tables_memory_bytes", host.looking.table(name).memory, table=name)
 
