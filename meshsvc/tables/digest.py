@@ -3,14 +3,15 @@
 A bucket is chosen by the key alone; its fingerprint is the XOR of the hashes of the versions
 in it, tombstones included. A version stands for the value: no two writes share one.
 
-Rows that are written by the batch are entered at once: noting them for later would cost more
-than it does. Of single ones only the row is noted that was there when the fingerprints were last
-brought up to date. ``settle`` works that off, in slices, before two copies are compared; a key
-that was written a hundred times in between costs what one write costs.
+Writes do not pay for it. Of rows that are written by the batch only the batch is noted, of a
+single one the row that was there when the fingerprints were last brought up to date. ``settle``
+works that off, in slices, before two copies are compared; a key that was written alone a hundred
+times in between costs what one write costs. The order does not matter, as XOR knows none.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import repeat
@@ -76,21 +77,32 @@ _PRINT = 2**60 - 1
 _ODD = 0x9E3779B97F4A7C15
 
 
+MAX_NOTED = 1_000_000
+"""Rows of batches that wait to be entered, 8 MB of references; then each pays for an older one."""
+
+
 class Digest:
-    """The fingerprints of one copy; ``pending`` maps rows to what the sums still hold of them."""
+    """The fingerprints of one copy; ``pending`` maps rows to what the sums still hold of them.
+
+    ``noted`` is how many rows were ever written by the batch.
+    """
 
     def __init__(self) -> None:
         self.pending: dict[Any, Row | None] = {}
+        self.noted = self._waiting = 0
+        self._batches: deque[tuple[Sequence[Any], Row]] = deque()
         self._sums = [0] * COUNT
         self._origins: dict[Origin, int] = {}
         self._last: tuple[Row | None, int] = (None, 0)
         self._packed = self._root = b""
 
     def settle(self, rows: dict[Any, Row], most: int) -> bool:
-        """Work off up to ``most`` pending rows; True when none are left."""
+        """Work off up to ``most`` rows that were noted; True when none are left."""
         pending, sums, version = self.pending, self._sums, self._version
-        if pending:
+        if pending or self._batches:
             self._packed = self._root = b""
+        while self._batches and most > 0:
+            most -= self._enter(most)
         for _ in range(min(most, len(pending))):
             rid, old = pending.popitem()
             new = rows.get(rid)
@@ -101,7 +113,19 @@ class Digest:
                 sums[bucket] ^= _print(word, version(old))
             if new is not None:
                 sums[bucket] ^= _print(word, version(new))
-        return not pending
+        return not pending and not self._batches
+
+    def _enter(self, most: int) -> int:
+        """Enter up to ``most`` rows of the oldest batch; returns how many that were."""
+        keys, row = self._batches.popleft()
+        if len(keys) > most:
+            self._batches.appendleft((keys[most:], row))
+            keys = keys[:most]
+        self._waiting -= len(keys)
+        sums, version, bits = self._sums, self._version(row), _PRINT
+        for key in words(keys):
+            sums[key % COUNT] ^= (key ^ version) * (key + version) & bits  # ``_print``
+        return len(keys)
 
     def settled(self, keys: Sequence[Any]) -> bool:
         """Whether none of these is pending."""
@@ -109,18 +133,19 @@ class Digest:
 
     def add(self, keys: Sequence[Any], row: Row) -> None:
         """Rows of one version, none of which is in the sums or pending; no key twice."""
-        sums, version, most = self._sums, self._version(row), _PRINT
-        self._packed = self._root = b""
-        for key in words(keys):
-            sums[key % COUNT] ^= (key ^ version) * (key + version) & most  # ``_print``
+        self._batches.append((tuple(keys), row))  # the caller may go on with its list
+        self.noted += len(keys)
+        self._waiting += len(keys)
+        while self._waiting > MAX_NOTED:
+            self._enter(len(keys))
 
     def add_rows(self, keys: Sequence[Any], rows: Sequence[Row]) -> None:
-        """The same for rows that have a version each; those that are in the sums are taken out."""
-        sums, most = self._sums, _PRINT
+        """Enter rows that have a version each, at once; those that were entered are taken out."""
+        sums, bits = self._sums, _PRINT
         version = {id(row): self._version(row) for row in {id(r): r for r in rows}.values()}
         self._packed = self._root = b""
         for key, mine in zip(words(keys), map(version.__getitem__, map(id, rows)), strict=True):
-            sums[key % COUNT] ^= (key ^ mine) * (key + mine) & most
+            sums[key % COUNT] ^= (key ^ mine) * (key + mine) & bits
 
     def _version(self, row: Row) -> int:
         """60 bits of a version; rows of one batch share it, so the last one is remembered."""

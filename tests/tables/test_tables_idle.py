@@ -49,6 +49,24 @@ def test_tables_that_rest_are_compared_by_one_small_question(cluster):
     assert all(mine is other for mine, other in zip(roots, again, strict=True))
 
 
+@pytest.mark.contract("TBL-4")
+def test_a_table_that_is_flooded_is_compared_when_it_rests(cluster):
+    """While every bucket is written to, a look for those that rest would be for nothing."""
+    bench = cluster(2)
+    bench.sim.run(5)
+    before = asked(bench).get("tables.roots", 0)
+    for number in range(36):
+        written = bench.table("n1").insert_many({f"k{number}/{n}": "v" for n in range(2100)})
+        bench.sim.run(0.25)
+        assert written.result.ok
+    assert asked(bench).get("tables.roots", 0) - before <= 2
+    bench.sim.run(10)
+    assert asked(bench)["tables.roots"] - before >= 3
+    one, other = digests(bench)
+    assert one.root() == other.root()
+    assert bench.equal()
+
+
 def test_gauges_follow_what_changes(cluster):
     """Rows, tombstones and memory of a table are shown soon after a change, and once."""
     bench = cluster(2)

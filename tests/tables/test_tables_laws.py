@@ -20,7 +20,7 @@ from meshsvc.tables.difference import (
     summarize,
     unpack,
 )
-from meshsvc.tables.digest import COUNT, Digest, bucket_of
+from meshsvc.tables.digest import COUNT, MAX_NOTED, Digest, bucket_of
 from meshsvc.tables.replica import LARGE, Replica
 from meshsvc.tables.rows import (
     Kind,
@@ -283,6 +283,19 @@ def test_rows_that_swapped_their_versions_are_told_apart():
         assert one.root() != swapped.root()
         swapped.add_rows([key, other], [theirs, mine])  # out again
         assert swapped.packed() == Digest().packed()
+
+
+def test_noted_batches_are_bounded():
+    """Of more rows than may wait the oldest are entered as others come; the sums are the same."""
+    late, at_once = Digest(), Digest()
+    keys = [f"k{n}" for n in range(50_000)]
+    rows = [Row(n, ORIGINS[0], False, None) for n in range(1, MAX_NOTED // len(keys) + 3)]
+    for row in rows:
+        late.add(keys, row)
+        at_once.add_rows(keys, [row] * len(keys))
+    assert late.noted == len(rows) * len(keys) > MAX_NOTED
+    assert late.settle({}, MAX_NOTED)
+    assert late.packed() == at_once.packed()
 
 
 def test_messages_of_rows_are_bounded():

@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IDelayedCall
 from meshsvc.errors import SchemaConflict
 from meshsvc.messaging.dispatch import Call
 from meshsvc.model import ShardAddress
+from meshsvc.tables.digest import COUNT
 from meshsvc.tables.joining.peers import Peer
 from meshsvc.tables.joining.service import Joining
 from meshsvc.tables.rows import Schema
@@ -41,6 +42,11 @@ MEASURE_S = 5.0
 nobody looks at a gauge more often.
 """
 
+FLOOD_ROWS = 4 * COUNT
+"""Rows written by the batch in one tick, in about every bucket: none of them rests, which is
+what a patient repair looks for, so that to compare such a table would be for nothing.
+"""
+
 SIBLINGS_S = 5.0
 """A node joins its tables after this long even when a shard of it is not up yet."""
 
@@ -57,6 +63,8 @@ class Upkeep:
         self._repair_at = 0.0
         self._rounds = 0
         self._edits: dict[str, int] = {}
+        self._noted: dict[str, int] = {}
+        self._flooded: set[str] = set()
         self._unmeasured: dict[str, None] = {}
         self._measure_at = 0.0
         self._started_at = 0.0
@@ -124,9 +132,14 @@ class Upkeep:
     def _measure(self) -> None:
         """Gauges of the tables that changed, now and then the memory of one of them."""
         host, gauge, known = self._host, self._host.counters.gauge, self._edits
+        self._flooded.clear()
         for name, replica in host.replicas.items():
             if known.get(name) != replica.edits:
                 known[name] = replica.edits
+                noted = replica.digest.noted
+                if noted - self._noted.get(name, 0) >= FLOOD_ROWS:
+                    self._flooded.add(name)
+                self._noted[name] = noted
                 gauge("tables_rows", len(replica.rows) - replica.tombstones, table=name)
                 gauge("tables_tombstones", replica.tombstones, table=name)
                 self._unmeasured[name] = None
@@ -174,6 +187,8 @@ class Upkeep:
             replicas = [replica for replica in replicas if peer.joined(replica.schema.name)]
         elif target not in host.siblings():
             return
+        if patient:
+            replicas = [each for each in replicas if each.schema.name not in self._flooded]
         for replica in await host.exchange.unlike(target, replicas):
             self._count(await host.exchange.repair(target, replica, patient))
 
