@@ -18,7 +18,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from meshsvc.errors import CallError, LocalError
+from meshsvc.errors import CallError, Fenced, LocalError
 from meshsvc.interfaces import IMeshApplication
 from meshsvc.tables.replica import Replica
 
@@ -271,8 +271,21 @@ def _write_one(cluster: Cluster, life: SimShard, ended: list[str]) -> None:
         ended.append("" if fine else f"a write of {life.life} at rest ended in {result}")
 
     def decided(result: Any) -> None:
-        fine = result is True
-        ended.append("" if fine else f"insert_new of {life.life} at rest ended in {result}")
+        fine = result is True or _waits_for_the_gone(cluster, result)
+        what = result.value if isinstance(result, Failure) else result
+        ended.append("" if fine else f"insert_new of {life.life} at rest ended in {what!r}")
 
     table.insert(f"rest-{life.node.name}", 1).addBoth(written)
     table.insert_new(f"rest-new-{life.node.name}", 1, timeout_s=5.0).addBoth(decided)
+
+
+def _waits_for_the_gone(cluster: Cluster, result: Any) -> bool:
+    """Whether a leader refused because of nodes that cannot come back without a hand.
+
+    They may know of rows that nobody else remembers: ``meshsvc/tables/leading/quorum.py``.
+    """
+    if not isinstance(result, Failure) or not result.check(Fenced):
+        return False
+    named = str(result.value).partition(" did not answer")[0].partition(": ")[2].split(", ")
+    gone = {node.name for node in cluster.nodes if not node.running}
+    return set(named) <= gone

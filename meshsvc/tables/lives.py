@@ -15,12 +15,14 @@ class Lives:
     def __init__(self, me: NodeId, incarnation: Incarnation) -> None:
         self._me = me
         self._departed: dict[NodeId, None] = {}
+        self._names: dict[NodeId, str] = {}
         self._known: dict[NodeId, tuple[int, bool]] = {me: (incarnation, False)}
 
     def learn(self, member: Member) -> bool:
         """Take a row of the membership; True when rows may have lost their owner by it."""
         if member.node_id == self._me:
             return False
+        self._names[member.node_id] = member.name
         self._departed.pop(member.node_id, None)
         if member.status in (Status.LEFT, Status.REMOVED):
             self._departed[member.node_id] = None
@@ -30,6 +32,10 @@ class Lives:
             return False
         self._known[member.node_id] = now
         return now[1] or now[0] > before[0]
+
+    def name(self, node: NodeId) -> str:
+        """What people call a node, also one that is on no roster any more."""
+        return self._names.get(node, node[:8])
 
     def departed(self, node: NodeId) -> bool:
         """Whether a node said that it leaves, or an operator that it is removed."""

@@ -119,6 +119,23 @@ def test_a_minority_decides_nothing(cluster):
     assert bench.wait(bench.table("n2").insert_new_or_lookup("k", 3)) == (False, 2)
 
 
+@pytest.mark.contract("TBL-3")
+def test_a_leader_names_the_nodes_that_it_waits_for(cluster):
+    """Nobody who restarted remembers, one is gone: it may know of a row, until it is back."""
+    bench = cluster(nodes=3)
+    assert bench.wait(bench.table("n1").insert_new("before", 1)) is True
+    for name in ("n3", "n2"):
+        bench.sim.cluster.node(name).crash()
+    bench.sim.run(10)
+    bench.sim.cluster.node("n2").start()
+    bench.sim.run(15)
+    with pytest.raises(Fenced, match=r"t: n3 did not answer, .* until it is back"):
+        bench.wait(bench.table("n1").insert_new("k", 1))
+    bench.sim.cluster.node("n3").start()
+    bench.sim.run(15)
+    assert bench.wait(bench.table("n2").insert_new("k", 1)) is True
+
+
 def split_and_conflict(bench):
     """Cut n3 off, and write on both sides."""
     bench.sim.fault("isolate n3")

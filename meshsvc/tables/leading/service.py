@@ -224,7 +224,10 @@ class Leading:
             for node in lacking(each, answers, host.lives.departed)
         ]
         if silent:
-            raise Fenced(f"{name}: {self._names(silent)} did not answer, and may know of rows")
+            raise Fenced(
+                f"{name}: {self._names(silent)} did not answer, and may know of rows that nobody"
+                " else does: nothing is decided until it is back, or has left in order"
+            )
         if host.epoch != epoch:
             raise Fenced(f"{name}: epoch {epoch} is over")
         mine.activated(config)
@@ -250,10 +253,7 @@ class Leading:
                 answers[seat.node] = Answer.read(answer)
 
     def _names(self, nodes: list[NodeId]) -> str:
-        names = {}
-        if self._host.joining is not None:
-            names = {n: p.info.name for n, p in self._host.joining.peers.items()}
-        return ", ".join(names.get(node, node[:8]) for node in dict.fromkeys(nodes))
+        return ", ".join(map(self._host.lives.name, dict.fromkeys(nodes)))
 
     def _sealed(self, call: Call) -> Any:
         host = self._host
