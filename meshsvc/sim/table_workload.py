@@ -83,8 +83,9 @@ def replica_of(life: SimShard, name: str) -> Replica | None:
 
 
 def lives(life: SimShard) -> bool:
-    """Whether this life of a shard has not ended."""
-    return life.node.shards.get(life.index) is life
+    """Whether this life of a shard has not ended; its tables stop a moment before its process."""
+    here = life.node.shards.get(life.index) is life
+    return here and life.shard is not None and bool(life.shard.tables.running)
 
 
 def stamp_of(life: SimShard, key: str) -> int:
