@@ -83,6 +83,7 @@ class PeerMemory:
             if not isinstance(result, Failure):
                 self._saved = kept
                 return True
+            self._saved = None  # it may be there all the same: a rename that no fsync followed
             self._counters.add("discovery_memory_errors_total", what="save")
             why = result.getErrorMessage()
             self.log.warn("peers could not be written down, tried again: {why}", why=why)

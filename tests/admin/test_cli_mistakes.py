@@ -121,6 +121,14 @@ def test_a_connection_that_was_idle_is_not_used_again(fake):
     assert [body for _, _, body in fake.asked] == [1, 2, 3]
 
 
+INTERRUPTIBLE = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("meshsvc.admin.cli.main", run_name="__main__")
+"""
+"""As from a terminal: what a shell starts in the background has interrupts ignored."""
+
+
 def test_interrupting_what_was_to_be_done_is_130(cli, monkeypatch):
     """A script must not take it for done."""
 
@@ -136,8 +144,8 @@ def test_interrupting_what_follows_is_0():
     """That is how one ends it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
-        command = [sys.executable, "-m", "meshsvc.admin.cli.main", "events", "--follow"]
-        following = subprocess.Popen([*command, "--admin", url], stdout=subprocess.PIPE)
+        command = [sys.executable, "-c", INTERRUPTIBLE, "events", "--follow", "--admin", url]
+        following = subprocess.Popen(command, stdout=subprocess.PIPE)
         connection, _ = server.accept()
         connection.recv(4096)
         connection.sendall(b'HTTP/1.1 200 OK\r\n\r\n{"type": "joined", "node": "n1"}\n')
