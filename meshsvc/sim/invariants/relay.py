@@ -55,6 +55,14 @@ class HeardByAll(Check):
         if cluster.crier is not None:
             cluster.crier.on_cry.append(self._cried)
 
+    def shard_ended(self, life: SimShard) -> None:
+        """A new shard 0 delivers nothing to its siblings that was said before it began."""
+        if int(life.index) != 0:
+            return
+        for number, (cry, before) in self._open.items():
+            kept = {each for each in before if each[0] != life.node.name}
+            self._open[number] = (cry, kept)
+
     def _cried(self, cry: Cry) -> None:
         if _well(cry.life) and cry.life.node.zero is not None:
             self._open[cry.number] = (cry, around(self.cluster, cry.life))
