@@ -12,8 +12,10 @@ as long as a node holds any it tells ``PARTNERS`` of its neighbours a second whi
 they ask for what they lack. Then everything falls silent.
 
 Each is delivered at most once: the numbers seen of each source are remembered in a window.
-One that is older than this process is not delivered: its node may have had it in an earlier
-life, and who joins is not told what was said before. Pure, but for ``hand`` and ``deliver``.
+One that may be older than this process is not delivered: its node may have had it in an earlier
+life, and who joins is not told what was said before. What the source itself sends over a link
+is new, for links begin with the process; of all else the time on the way is not known. Pure,
+but for ``hand`` and ``deliver``.
 """
 
 from __future__ import annotations
@@ -36,6 +38,9 @@ HOLD_S = 30.0
 REPAIR_S = 1.0
 PARTNERS = 4
 """Neighbours told of what is held, each second: a hundred bytes to each."""
+
+ON_THE_WAY_S = 6.0
+"""A link that is silent for 5 s is cut, so a message was on its way for less."""
 
 MAX_HELD = 512
 MAX_HELD_BYTES = 4 * 1024 * 1024
@@ -147,7 +152,7 @@ class Casts:
         routes = self._routes
         uncovered = _short(routes.apart())
         message = Cast(routes.me, shard, self._life, self._number, 0, uncovered, body)
-        self._take(message, now)
+        self._take(message, now, new=True)
         for node in sorted(routes.linked):
             self._send(node, message, "sent")
         return self._number
@@ -162,18 +167,18 @@ class Casts:
         """A neighbour sent a broadcast."""
         if message.age_ms < 0 or len(message.body) > MAX_BODY or message.number <= 0:
             self._count("malformed")
-        elif self._take(message, now):
+        elif self._take(message, now, new=peer == message.source and message.age_ms == 0):
             self._pass_on(peer, message)
         else:
             self._count("again")
 
-    def _take(self, message: Cast, now: float) -> bool:
+    def _take(self, message: Cast, now: float, new: bool) -> bool:
         """Note, hold and deliver one, unless it is known."""
         key = _key(message)
         if not self._seen.add(key):
             return False
         self._hold(key, _Held(message, now))
-        if message.age_ms / 1000 <= now - self._began:
+        if new or message.age_ms / 1000 + ON_THE_WAY_S <= now - self._began:
             self._count("delivered")
             self._deliver(message)
         else:

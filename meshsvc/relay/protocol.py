@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from meshsvc.counters import Counters
 from meshsvc.messaging.items import join
-from meshsvc.model import LinkClass, NodeId, NodeInfo, Sent
+from meshsvc.model import LinkClass, NodeId, NodeInfo, Sent, ShardId
 from meshsvc.relay.casts import MAX_BODY, Casts
 from meshsvc.relay.relay import Links
 from meshsvc.relay.routes import Routes
 from meshsvc.wire.messages import Cast, CastsHeld, CastsWanted, Envelope
+
+MAX_OWED = 64
+"""Broadcasts kept for a sibling that the bus has yet to reach, which takes some tenths of a second
+after shard 0 began."""
 
 _CONTROL = LinkClass.CONTROL
 
@@ -35,13 +40,15 @@ class Broadcasts:
         shard_incarnation: int,
         links: Links,
         routes: Routes,
-        deliver: Deliver,
+        deliver: tuple[Deliver, Callable[[], Iterable[tuple[ShardId, object]]]],
         counters: Counters,
     ) -> None:
+        """``deliver`` takes envelopes for shards, and tells which siblings they reach now."""
         self._reactor = reactor
         self._me = me
         self._links = links
-        self._deliver_to = deliver
+        self._deliver_to, self._siblings = deliver
+        self._owed: dict[int, deque[Cast]] = {}
         self._timer: IDelayedCall | None = None
         self._stopped = False
         self.observers: list[Callable[[Cast], object]] = []
@@ -95,13 +102,25 @@ class Broadcasts:
     def _deliver(self, cast: Cast) -> None:
         for observer in self.observers:
             observer(cast)
+        reached = {0, *(int(shard) for shard, _ in self._siblings())}
         for shard in range(self._me.shards):
-            self._deliver_to(
-                Envelope(
-                    *(cast.source, cast.source_shard, 0, self._me.node_id, shard, 0),
-                    *(_CONTROL.value, 0, 0, 0, cast.body),
-                )
+            if shard in reached:
+                self._give(shard, cast)
+            else:
+                self._owed.setdefault(shard, deque(maxlen=MAX_OWED)).append(cast)
+
+    def sibling_up(self, shard: int) -> None:
+        """The bus reaches a sibling: it has what was said since this shard began."""
+        for cast in self._owed.pop(shard, ()):
+            self._give(shard, cast)
+
+    def _give(self, shard: int, cast: Cast) -> None:
+        self._deliver_to(
+            Envelope(
+                *(cast.source, cast.source_shard, 0, self._me.node_id, shard, 0),
+                *(_CONTROL.value, 0, 0, 0, cast.body),
             )
+        )
 
     def _arm(self) -> None:
         due = self.core.deadline()

@@ -120,7 +120,7 @@ class RelayService(Service):
         )
         self.broadcasts = Broadcasts(
             *(reactor, me, incarnation, links, self.routes),
-            *(self._traffic.arrived, counters),
+            *((self._traffic.arrived, self._bus.siblings), counters),
         )
         self._tokens: dict[NodeId, Token] = {}
         self._turns: dict[NodeId, int] = {}
@@ -297,9 +297,11 @@ class _BusEar:
 
     def __init__(self, service: RelayService) -> None:
         self._tell, self._forget = service.tell_sibling, service.forget_sibling
+        self._give = service.broadcasts.sibling_up
 
     def shard_up(self, shard: ShardId, incarnation: Incarnation) -> None:
         self._tell(shard)
+        self._give(shard)
 
     def shard_down(self, shard: ShardId, incarnation: Incarnation) -> None:
         self._forget(shard)

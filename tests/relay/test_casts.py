@@ -1,5 +1,6 @@
 """Control broadcast: every member once, over any connected topology, and silence after."""
 
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -9,7 +10,7 @@ from relay_net import RelayNet, chain, connected, mesh, node_id
 
 from meshsvc.counters import Counters
 from meshsvc.model import Sent
-from meshsvc.relay.casts import HOLD_S, MAX_BODY, MAX_HELD, WINDOW, Casts, Seen
+from meshsvc.relay.casts import HOLD_S, MAX_BODY, MAX_HELD, ON_THE_WAY_S, WINDOW, Casts, Seen
 from meshsvc.relay.routes import Routes
 from meshsvc.wire.messages import Cast, CastsHeld, CastsWanted
 
@@ -130,6 +131,20 @@ def test_who_begins_later_is_not_told_what_was_said_before():
     cast(net, 0)
     net.run()
     assert late.told == [(node_id(0), 2)]
+
+
+def test_what_was_long_on_its_way_is_not_taken_for_new():
+    """Its age says when it was sent on, not when it came: it may be from before this process."""
+    net = RelayNet(3, chain(3))
+    net.learn()
+    late = net.nodes[1]
+    late.casts = Casts(late.routes, (1001, 1), late.hand, late.heard, late.counters, net.now)
+    message = Cast(node_id(0), 0, 1000, 1, 1000, (), b"x")
+    late.casts.received(node_id(2), message, net.now + 2.0)
+    assert not late.told
+    late.casts.received(node_id(0), replace(message, number=2, age_ms=0), net.now + 2.0)
+    late.casts.received(node_id(2), replace(message, number=3), net.now + 1.0 + ON_THE_WAY_S)
+    assert late.told == [(node_id(0), 2), (node_id(0), 3)]
 
 
 def test_seen_is_a_window_of_the_newest_life():

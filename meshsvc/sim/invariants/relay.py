@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from meshsvc.messaging.items import split
 from meshsvc.model import LinkClass
-from meshsvc.relay.casts import HOLD_S
+from meshsvc.relay.casts import HOLD_S, ON_THE_WAY_S
 from meshsvc.sim.crier import Cry, Knock
 from meshsvc.sim.invariants.base import Check, register
 from meshsvc.sim.weather import FAIR_LOSS
@@ -24,6 +24,9 @@ KNOWN_S = 20.0
 
 QUIET_S = HOLD_S + 8.0
 """Some seconds after nobody can hold anything: what one holds was a while on its way."""
+
+YOUNG_S = ON_THE_WAY_S + 1.0
+"""Younger shards of number 0 are told for sure only what the source sends them itself."""
 
 Life = tuple[str, int, int, int]
 """(node, its generation, shard, its incarnation)."""
@@ -56,7 +59,7 @@ class HeardByAll(Check):
             cluster.crier.on_cry.append(self._cried)
 
     def shard_ended(self, life: SimShard) -> None:
-        """A new shard 0 delivers nothing to its siblings that was said before it began."""
+        """What it had heard, and not given to its siblings, is lost with a shard 0."""
         if int(life.index) != 0:
             return
         for number, (cry, before) in self._open.items():
@@ -64,8 +67,18 @@ class HeardByAll(Check):
             self._open[number] = (cry, kept)
 
     def _cried(self, cry: Cry) -> None:
-        if _well(cry.life) and cry.life.node.zero is not None:
-            self._open[cry.number] = (cry, around(self.cluster, cry.life))
+        source = cry.life.node
+        if not _well(cry.life) or source.zero is None:
+            return
+        # What comes to a process that has just begun over others may be from before it.
+        linked = _linked(source)
+        young = {
+            node.name
+            for node in self.cluster.nodes
+            if node is not source and node.node_id not in linked and _age_s(node) < YOUNG_S
+        }
+        hearers = around(self.cluster, cry.life)
+        self._open[cry.number] = (cry, {each for each in hearers if each[0] not in young})
 
     def every_second(self) -> None:
         """Leave out those that lost their way; ask for the others when the time is up."""
@@ -118,6 +131,14 @@ def _well(life: SimShard) -> bool:
     reactor = life.reactor
     ready = life.shard is not None and life.channel.is_ready
     return ready and reactor.alive and not reactor.paused and not reactor.cost_s
+
+
+def _age_s(node: Any) -> float:
+    """How long the shard 0 of a node has lived, by its own clock."""
+    zero = node.zero
+    if zero is None or zero.zero is None:
+        return 0.0
+    return float(zero.reactor.seconds() - zero.zero.relay.broadcasts.core._began)
 
 
 def _linked(node: Any) -> set[Any]:
