@@ -12,10 +12,11 @@ as long as a node holds any it tells ``PARTNERS`` of its neighbours a second whi
 they ask for what they lack. Then everything falls silent.
 
 Each is delivered at most once: the numbers seen of each source are remembered in a window.
-One that may be older than this process is not delivered: its node may have had it in an earlier
-life, and who joins is not told what was said before. What the source itself sends over a link
-is new, for links begin with the process; of all else the time on the way is not known. Pure,
-but for ``hand`` and ``deliver``.
+One that is older than this process is not delivered: its node may have had it in an earlier
+life, and who joins is not told what was said before. A shard 0 that was restarted leaves out
+what may be older, too: the siblings have heard it. What the source itself sends over a link is
+new, for links begin with the process; of all else the time on the way is not known. Pure, but
+for ``hand`` and ``deliver``.
 """
 
 from __future__ import annotations
@@ -134,6 +135,7 @@ class Casts:
         self._routes = routes
         self._life, shard_life = life
         self._number = shard_life << 32
+        self._doubt_s = ON_THE_WAY_S if shard_life > 1 else 0.0
         self._hand = hand
         self._deliver = deliver
         self._counters = counters
@@ -178,7 +180,7 @@ class Casts:
         if not self._seen.add(key):
             return False
         self._hold(key, _Held(message, now))
-        if new or message.age_ms / 1000 + ON_THE_WAY_S <= now - self._began:
+        if new or message.age_ms / 1000 + self._doubt_s <= now - self._began:
             self._count("delivered")
             self._deliver(message)
         else:

@@ -26,7 +26,7 @@ QUIET_S = HOLD_S + 8.0
 """Some seconds after nobody can hold anything: what one holds was a while on its way."""
 
 YOUNG_S = ON_THE_WAY_S + 1.0
-"""Younger shards of number 0 are told for sure only what the source sends them itself."""
+"""A shard 0 that was restarted, and is younger, may miss what came over others."""
 
 Life = tuple[str, int, int, int]
 """(node, its generation, shard, its incarnation)."""
@@ -70,12 +70,11 @@ class HeardByAll(Check):
         source = cry.life.node
         if not _well(cry.life) or source.zero is None:
             return
-        # What comes to a process that has just begun over others may be from before it.
-        linked = _linked(source)
+        # What comes to a shard 0 that was restarted just now may be from before that.
         young = {
             node.name
             for node in self.cluster.nodes
-            if node is not source and node.node_id not in linked and _age_s(node) < YOUNG_S
+            if node is not source and _restarted(node) and _age_s(node) < YOUNG_S
         }
         hearers = around(self.cluster, cry.life)
         self._open[cry.number] = (cry, {each for each in hearers if each[0] not in young})
@@ -139,6 +138,11 @@ def _age_s(node: Any) -> float:
     if zero is None or zero.zero is None:
         return 0.0
     return float(zero.reactor.seconds() - zero.zero.relay.broadcasts.core._began)
+
+
+def _restarted(node: Any) -> bool:
+    """Whether the shard 0 of a node is not the first of this life of the node."""
+    return node.zero is not None and int(node.zero.incarnation) > 1
 
 
 def _linked(node: Any) -> set[Any]:
