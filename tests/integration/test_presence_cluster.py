@@ -98,10 +98,14 @@ def test_one_session_a_user_and_none_of_a_dead_node(cluster, doors):
     """Signing in again ends the first session wherever it is; a node's death ends all of its."""
     first = sign_in(doors["n1"], "alice")
     assert first.signed_in()["node"] == "n1"
-    sign_in(doors["n3"], "alice")
+    second = sign_in(doors["n3"], "alice")
+    assert second.signed_in()["node"] == "n3"
     assert wait_until(first.ended, 10, "the first session goes on") == KICKED
     for at in doors.values():
-        wait_until(lambda at=at: online(at, "/alice").get("node") == "n3", 5, "not known there")
+        wait_until(
+            lambda at=at: online(at, "/alice").get("node") == "n3",
+            *(5, lambda: f"not known: {[online(each) for each in doors.values()]}"),
+        )
     other = sign_in(doors["n2"], "bob")
     assert set(online(doors["n1"])["online"]) == {"alice", "bob"}
     assert set(online(doors["n1"], "?prefix=b")["online"]) == {"bob"}
