@@ -39,9 +39,9 @@ def a_broadcast_is_delivered_with_each_copy():
 def a_new_shard_is_told_what_the_old_one_was():
     """A shard 0 that was restarted takes back what it had passed to its siblings (VERB-6)."""
 
-    def take(self, message, now):
+    def take(self, message, now, new):
         self._began = -inf
-        return right(self, message, now)
+        return right(self, message, now, new)
 
     with swap(Casts, "_take", take) as right:
         yield
