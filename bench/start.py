@@ -57,7 +57,7 @@ def _wait_formed(folder: Path, process: subprocess.Popen[bytes], deadline: float
     while time.monotonic() < deadline and process.poll() is None:
         if listing.exists():
             rows = json.loads(listing.read_text())["nodes"]
-            nodes = [Node(row["name"], 0, _port(row["admin"]), folder) for row in rows]
+            nodes = [Node(row["name"], 0, _port(row["admin"]), 0, folder) for row in rows]
             if len(nodes) == NODES and _formed(nodes):
                 return nodes
         time.sleep(POLL_S)
