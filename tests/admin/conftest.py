@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from meshsvc.admin.cli.main import main
+
 
 class FakeAdmin:
     """Answers by (method, path) from ``answers``: (status, value); records what it was asked."""
@@ -57,3 +59,19 @@ def fake():
     fake = FakeAdmin()
     yield fake
     fake.close()
+
+
+@pytest.fixture
+def run_cli(fake, capsys, monkeypatch):
+    """Runs a command against the fake: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("MESHSVC_ADMIN", fake.url)
+
+    def run(*arguments):
+        try:
+            code = main(arguments)
+        except SystemExit as ended:
+            code = ended.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from meshsvc.admin.cli import exits, run
-from meshsvc.admin.cli.main import main
 from meshsvc.admin.cli.output import cell, table
 
 ROOT = Path(__file__).parents[2]
@@ -31,19 +30,8 @@ MESH = {
 
 
 @pytest.fixture
-def cli(fake, capsys, monkeypatch):
-    """Runs a command against the fake: (exit code, stdout, stderr)."""
-    monkeypatch.setenv("MESHSVC_ADMIN", fake.url)
-
-    def cli(*arguments):
-        try:
-            code = main(arguments)
-        except SystemExit as ended:
-            code = ended.code
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return cli
+def cli(run_cli):
+    return run_cli
 
 
 # --- questions ---------------------------------------------------------------------------------

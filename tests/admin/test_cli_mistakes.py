@@ -12,20 +12,15 @@ import pytest
 
 from meshsvc.admin.cli import exits
 from meshsvc.admin.cli.http_client import KEPT_S, JsonClient
-from meshsvc.admin.cli.main import main
 
 
 @pytest.fixture
-def cli(fake, capsys, monkeypatch):
+def cli(run_cli):
     """Runs a command against the fake: (exit code, stderr)."""
-    monkeypatch.setenv("MESHSVC_ADMIN", fake.url)
 
     def cli(*arguments):
-        try:
-            code = main(arguments)
-        except SystemExit as ended:
-            code = ended.code
-        return code, capsys.readouterr().err
+        code, _, err = run_cli(*arguments)
+        return code, err
 
     return cli
 

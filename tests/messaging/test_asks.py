@@ -360,15 +360,21 @@ def test_a_batch_of_asks_is_taken_in_slices_and_in_order(net, pair):
     assert b.messaging.busy == 0
 
 
-@pytest.mark.contract("MESH-9", "VERB-2")
-def test_what_is_left_of_a_batch_is_taken_before_the_epoch_changes(net, pair):
-    """It came under the epoch in force: it is run, not dropped."""
-    a, b = pair
+def begun_batch(net, a, b):
+    """What ran of a hundred asks that came at once, after one turn; it grows."""
     took = []
     b.messaging.register("t.run", lambda call: took.append(call.payload))
     for number in range(100):
         a.messaging.ask(b.address, "t.run", number).addErrback(lambda failure: None)
     net.run(turns=1)
+    return took
+
+
+@pytest.mark.contract("MESH-9", "VERB-2")
+def test_what_is_left_of_a_batch_is_taken_before_the_epoch_changes(net, pair):
+    """It came under the epoch in force: it is run, not dropped."""
+    a, b = pair
+    took = begun_batch(net, a, b)
     b.messaging.set_epoch(Epoch(1, 1))
     assert took == list(range(100))
     a.messaging.set_epoch(Epoch(1, 1))
@@ -378,11 +384,7 @@ def test_what_is_left_of_a_batch_is_taken_before_the_epoch_changes(net, pair):
 def test_what_is_left_of_a_batch_is_not_taken_after_the_stop(net, pair):
     """A shard that stopped runs nothing more."""
     a, b = pair
-    took = []
-    b.messaging.register("t.run", lambda call: took.append(call.payload))
-    for number in range(100):
-        a.messaging.ask(b.address, "t.run", number).addErrback(lambda failure: None)
-    net.run(turns=1)
+    took = begun_batch(net, a, b)
     b.messaging.unregister("t.run")
     b.messaging.stopService()
     net.run(seconds=6)
