@@ -17,6 +17,9 @@ REQUESTS ?= 100000
 SEED     ?= 5
 CHAOS_S  ?= 600
 
+# Tests, benches and `make run` start many processes: without its bytecode each compiles 260 modules.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help install run test check lint types layers tests contracts format bench dist clean sim traces raft-sim proto chaos
 

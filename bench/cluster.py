@@ -21,6 +21,8 @@ BENCHAPP = Path(__file__).resolve().parent / "benchapp"
 MESHSVC = Path(sys.executable).with_name("meshsvc")
 POLL_S = 0.05
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # nodes start as installed ones do, from bytecode
+
 
 @dataclass
 class Node:

@@ -218,7 +218,7 @@ class Leading:
     def beat(self) -> None:
         """Begin a heartbeat round."""
         core = self._core
-        self.heartbeat_at = core.now + core.settings.heartbeat_s
+        self.heartbeat_at = core.settings.next_beat(core.now)
         number = self.reads.begin_round()
         for member, progress in self.progress.items():
             commit = min(progress.match, core.log.commit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import floor
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +13,7 @@ class Settings:
     Args:
         election_s: how long a voter that heard its leader denies its vote to others. Whoever
             hears nothing campaigns after one to two of these, drawn at random.
-        heartbeat_s: how often a leader speaks when it has nothing to say.
+        heartbeat_s: how often a leader speaks when it has nothing to say; see ``next_beat``.
         lease_share: the part of ``election_s`` for which a leader trusts a quorum's answer
             without asking again. The rest covers clocks that run at different rates.
         append_bytes: entries in one append; below the frame of a mebibyte with room for
@@ -49,3 +50,11 @@ class Settings:
     def lease_s(self) -> float:
         """How long a quorum's answer lets a leader serve reads, from when it asked."""
         return self.election_s * self.lease_share
+
+    def next_beat(self, now: float) -> float:
+        """When a leader that speaks now speaks next: a whole multiple of ``heartbeat_s``.
+
+        So all groups that one process leads speak in the same turn, and their messages to one
+        node, and its answers, share a frame. Half an interval to one and a half from now.
+        """
+        return (floor(now / self.heartbeat_s + 0.5) + 1) * self.heartbeat_s

@@ -122,7 +122,7 @@ def _accept_at_once(self, leader, index):
     self._core.tell(leader, AppendReply(self._core.term, False, index, 0, 0))
 
 
-@bug()
+@bug(FIGURE_8)
 def a_member_votes_twice_in_a_term():
     right = Election._grants
 
@@ -137,7 +137,7 @@ def a_member_votes_twice_in_a_term():
         yield
 
 
-@bug()
+@bug(FIGURE_8)
 def the_longer_log_wins_whatever_its_term():
     with swap(RaftLog, "up_to_date", lambda self, index, term: index >= self.last_index):
         yield
