@@ -106,7 +106,7 @@ class Journal:
         if found.torn:
             self.warnings.append(f"{path} ended in a torn batch at byte {found.end}: {found.torn}")
             self._head.cut()
-        self._head.settle(found.last)
+        self._head.settle(found.last, found.tail)
         self._fs.sync_dir(self.folder)
         for number in found.numbers:
             if number < found.floor:

@@ -28,7 +28,7 @@ class Recovery:
     """What a journal's files say.
 
     ``numbers`` are the segments that are there; ``newest`` is the header of the last of them,
-    None for a journal without any; its last batch (or its header) stands from ``last`` to
+    None for a journal without any; its last batch (or its header) is ``tail``, from ``last`` to
     ``end``. ``torn`` says that something stands behind that end. ``bytes`` counts what the
     batches take in each segment.
     """
@@ -37,6 +37,7 @@ class Recovery:
     newest: SegmentHeader | None = None
     last: int = 0
     end: int = 0
+    tail: bytes = b""
     place: Place = field(default_factory=first_place)
     torn: str = ""
     sealed: bool = False
@@ -95,6 +96,7 @@ def _read_segment(
         else:
             _apply(path, number, item, found)
     found.bytes[number] = found.end - HEADER_BYTES
+    found.tail = data[found.last : found.end]
 
 
 def _check_header(

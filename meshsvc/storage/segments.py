@@ -154,14 +154,17 @@ class Segment:
         self._file.truncate(self.end)
         self._zeroed = self.end
 
-    def settle(self, last: int) -> None:
+    def settle(self, last: int, read: bytes) -> None:
         """Make durable what was read back: the last batch, which begins at ``last``, and the end.
+
+        ``read`` is that batch as it was checked: read once more it may differ, and would replace
+        what is right on the disk.
 
         A process that was killed, or whose fsync failed, may have left a batch that reads well
         and is only in memory. After a failed fsync the kernel may even take it for written, so
         that another fsync would do nothing: hence it is written once more.
         """
-        self._file.write_at(last, self._file.read_at(last, self.end - last))
+        self._file.write_at(last, read)
         self._file.sync()
 
     def close(self) -> None:

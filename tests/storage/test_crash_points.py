@@ -13,6 +13,7 @@ import pytest
 from modelled import Model, content, opened, some_changes
 
 from meshsvc.sim.disk import PowerCut, SimDisk
+from meshsvc.storage.failures import Damaged
 
 
 class Life:
@@ -103,6 +104,24 @@ def test_what_a_killed_process_left_is_durable_before_it_counts():
         assert found in (life.acked, life.begun)
         life.disk.crash()
         assert content(opened(life.disk)) == found, point
+
+
+@pytest.mark.contract("LOG-2")
+def test_a_disk_that_misreads_while_a_journal_opens_damages_nothing():
+    """What is written back is what was checked, not what another read gives."""
+    refused = 0
+    for seed in range(300):
+        life = started(seed, some_changes(1, 20), 0.0)
+        life.run()
+        life.disk.faults.flip = 0.3
+        try:
+            assert content(opened(life.disk)) == life.acked, seed
+        except Damaged:
+            refused += 1
+        life.disk.processes_ended()
+        life.disk.faults.flip = 0.0
+        assert content(opened(life.disk)) == life.acked, seed
+    assert 0 < refused < 300
 
 
 @pytest.mark.contract("LOG-4")

@@ -32,7 +32,7 @@ def a_batch_is_told_before_it_is_synced():
 @bug(rules="journal")
 def what_is_read_back_is_taken_for_durable():
     """What a killed process wrote and never synced is not made durable by the next (LOG-1)."""
-    with swap(Segment, "settle", lambda self, last: None):
+    with swap(Segment, "settle", lambda self, last, read: None):
         yield
 
 
