@@ -70,7 +70,7 @@ def an_ask_that_is_cancelled_is_not_forgotten():
         yield
 
 
-@bug(scenario="swarm", section="VERB")
+@bug(scenario="swarm")  # VERB, or RELAY when the item is a broadcast
 def an_item_is_sent_twice():
     """The first item of a batch leaves once more at its end (VERB-2, 4)."""
 
